@@ -1,0 +1,62 @@
+//! One virtual processor, as the machine drives it.
+
+use crate::VcpuShared;
+use std::sync::Arc;
+use strata_state::Part;
+
+/// Why [`Vcpu::run`] came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stop {
+    /// It was kicked.
+    Kicked,
+    /// The guest calls the firmware that the machine itself is (RISC-V SBI: `ecall` from S mode without an M-mode
+    /// firmware). The machine answers with [`Vcpu::finish_call`] and runs on. Arguments are a0 to a7.
+    FirmwareCall([u64; 8]),
+    /// A page of guest memory is not there yet; run again when it may be.
+    Wait,
+    /// The vCPU can never go on by itself: it traps into a handler that it cannot fetch. The text tells registers
+    /// and cause.
+    Stuck(String),
+}
+
+/// Privilege at a vCPU's first instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privilege {
+    /// The most privileged mode (RISC-V M): firmware.
+    Firmware,
+    /// Kernel mode (RISC-V S), with the machine as its firmware.
+    Kernel,
+}
+
+/// Where and how a vCPU begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// First instruction, a guest physical address; translation is off.
+    pub pc: u64,
+    /// First three argument registers (RISC-V a0, a1, a2).
+    pub args: [u64; 3],
+    /// Mode.
+    pub privilege: Privilege,
+}
+
+/// A virtual processor. Its thread owns it; all else goes through [`VcpuShared`].
+///
+/// As a [`Part`], its state is every register the guest can see; `load` leaves it ready to run on.
+pub trait Vcpu: Part + Send {
+    /// Executes guest instructions until something needs the machine.
+    fn run(&mut self) -> Stop;
+    /// The shared part.
+    fn shared(&self) -> &Arc<VcpuShared>;
+    /// Serves mail without running: called while the machine is paused, or while it waits for others' mail.
+    fn serve_mail(&mut self);
+    /// Resets the vCPU and puts it at `entry`.
+    fn boot(&mut self, entry: Entry);
+    /// Gives the results of a [`Stop::FirmwareCall`] (RISC-V a0, a1).
+    fn finish_call(&mut self, error: u64, value: u64);
+    /// Sets the supervisor's timer (SBI TIME), in ticks; `u64::MAX` is never.
+    fn set_guest_timer(&mut self, at: u64);
+    /// Instructions retired since power-on.
+    fn retired(&self) -> u64;
+    /// Registers for a person to read.
+    fn describe_registers(&self) -> String;
+}

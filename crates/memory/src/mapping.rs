@@ -1,0 +1,84 @@
+//! One host mapping of guest RAM. All `unsafe` that makes or ends a mapping is here.
+
+use crate::MemoryError;
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+
+/// What is behind a region's host mapping. A feature that needs a shared one asks, and refuses by name.
+#[derive(Debug)]
+pub enum Backing {
+    /// A memfd mapped shared: can be handed to another process.
+    SharedFd(OwnedFd),
+    /// A private (copy-on-write) mapping of a file that never changes: restored and cloned machines.
+    PrivateOverFile(OwnedFd),
+    /// Private memory without a file.
+    Anonymous,
+}
+
+impl Backing {
+    /// A fresh memfd of `len` bytes.
+    pub fn memfd(len: u64) -> Result<Backing, MemoryError> {
+        let host = |source| MemoryError::Host { len, source };
+        let fd = memfd_create("strata-ram", MemfdFlags::CLOEXEC).map_err(host)?;
+        ftruncate(&fd, len).map_err(host)?;
+        Ok(Backing::SharedFd(fd))
+    }
+}
+
+/// A mapping of `len` bytes, unmapped when dropped.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a `Mapping` is an address range that lives until drop; all access to its bytes is by atomics or volatile
+// operations, whose callers deal with concurrent change.
+unsafe impl Send for Mapping {}
+// SAFETY: see `Send`.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    pub(crate) fn new(backing: &Backing, len: u64) -> Result<Mapping, MemoryError> {
+        let bad = MemoryError::BadRegion { gpa: 0, len, why: "larger than the host's address space" };
+        let size = usize::try_from(len).ok().filter(|&n| n <= isize::MAX as usize).ok_or(bad)?;
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let null = std::ptr::null_mut();
+        // NORESERVE: a guest's memory is a promise that it may never call in; the host's own policy decides.
+        // SAFETY: the kernel chooses a free address range; nothing existing is replaced.
+        let base = unsafe {
+            match backing {
+                Backing::SharedFd(fd) => {
+                    mmap(null, size, prot, MapFlags::SHARED | MapFlags::NORESERVE, fd, 0)
+                }
+                Backing::PrivateOverFile(fd) => {
+                    mmap(null, size, prot, MapFlags::PRIVATE | MapFlags::NORESERVE, fd, 0)
+                }
+                Backing::Anonymous => {
+                    mmap_anonymous(null, size, prot, MapFlags::PRIVATE | MapFlags::NORESERVE)
+                }
+            }
+        }
+        .map_err(|source| MemoryError::Host { len, source })?;
+        let base =
+            NonNull::new(base.cast()).ok_or(MemoryError::Host { len, source: rustix::io::Errno::NOMEM })?;
+        Ok(Mapping { base, len: size })
+    }
+
+    /// Host address of byte `offset`, which must lie in the mapping.
+    pub(crate) fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset < self.len, "offset {offset:#x} outside a mapping of {:#x} bytes", self.len);
+        // SAFETY: `offset` is inside the mapping.
+        unsafe { self.base.as_ptr().add(offset) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is ours and no reference to it outlives the `GuestRam` that owns this mapping. Failure
+        // would mean the range was not mapped; there is nothing left to do then.
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}

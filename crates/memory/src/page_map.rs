@@ -1,0 +1,112 @@
+//! The page-state map: what each page of guest RAM is, and since which epoch it is dirty.
+//!
+//! Two facts a page, each an atomic of its own, since any vCPU and any device may mark a page at any time:
+//! - **presence**: absent (must be filled before use), zero (there, never written), from file, private (written),
+//!   and whether accesses to it are trapped to the bus (a device lies over the page, as HTIF does);
+//! - **dirty epoch**: the number of the epoch in which it was last marked. A page is dirty *since* epoch `e` if its
+//!   number is at least `e`. Starting an epoch costs nothing; those who cache the right to write (an engine's write
+//!   tags) must be told to drop it, which the machine does.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+
+/// Whether a page's content is there and where it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Presence {
+    /// There, all zeroes, never written.
+    Zero = 0,
+    /// Written by guest, device or loader.
+    Private = 1,
+    /// There, as in the file it is mapped from.
+    File = 2,
+    /// Not there yet: whoever needs it waits until it has been filled.
+    Absent = 3,
+}
+
+/// Set beside the presence where a device lies over the page.
+const TRAPPED: u8 = 0x80;
+
+/// State of every page of one region.
+#[derive(Debug)]
+pub struct PageMap {
+    presence: Box<[AtomicU8]>,
+    dirty: Box<[AtomicU32]>,
+    epoch: AtomicU32,
+}
+
+impl PageMap {
+    pub(crate) fn new(pages: usize, presence: Presence) -> PageMap {
+        let first = presence as u8;
+        PageMap {
+            presence: std::iter::repeat_with(|| AtomicU8::new(first)).take(pages).collect(),
+            dirty: std::iter::repeat_with(|| AtomicU32::new(0)).take(pages).collect(),
+            epoch: AtomicU32::new(1),
+        }
+    }
+
+    fn raw(&self, page: usize) -> u8 {
+        self.presence.get(page).map_or(Presence::Absent as u8, |p| p.load(Relaxed))
+    }
+
+    /// Presence of `page` (an index from the region's start).
+    pub fn presence(&self, page: usize) -> Presence {
+        match self.raw(page) & !TRAPPED {
+            0 => Presence::Zero,
+            1 => Presence::Private,
+            2 => Presence::File,
+            _ => Presence::Absent,
+        }
+    }
+
+    /// Changes the presence of `page`.
+    pub fn set_presence(&self, page: usize, to: Presence) {
+        if let Some(p) = self.presence.get(page) {
+            p.store(to as u8 | (p.load(Relaxed) & TRAPPED), SeqCst);
+        }
+    }
+
+    /// Whether a device lies over `page`.
+    pub fn trapped(&self, page: usize) -> bool {
+        self.raw(page) & TRAPPED != 0
+    }
+
+    /// Makes every engine access to `page` ask the bus first.
+    pub fn trap(&self, page: usize) {
+        if let Some(p) = self.presence.get(page) {
+            p.fetch_or(TRAPPED, SeqCst);
+        }
+    }
+
+    /// Marks `page` written in the current epoch.
+    pub fn mark_dirty(&self, page: usize) {
+        let (Some(p), Some(d)) = (self.presence.get(page), self.dirty.get(page)) else { return };
+        let now = self.epoch.load(Relaxed);
+        if d.load(Relaxed) != now {
+            d.store(now, Relaxed);
+        }
+        let was = p.load(Relaxed);
+        if was & !TRAPPED != Presence::Private as u8 {
+            p.store(Presence::Private as u8 | (was & TRAPPED), Relaxed);
+        }
+    }
+
+    /// Whether `page` was marked in epoch `since` or later.
+    pub fn dirty_since(&self, page: usize, since: u32) -> bool {
+        self.dirty.get(page).is_some_and(|d| d.load(Relaxed) >= since)
+    }
+
+    /// The current epoch; the first is 1.
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Relaxed)
+    }
+
+    /// Starts a new epoch and gives its number.
+    pub fn begin_epoch(&self) -> u32 {
+        self.epoch.fetch_add(1, SeqCst) + 1
+    }
+
+    /// Number of pages.
+    pub fn pages(&self) -> usize {
+        self.presence.len()
+    }
+}

@@ -1,0 +1,237 @@
+//! Guest RAM: regions, and the calls through which they are reached.
+
+use crate::mapping::Mapping;
+use crate::{Backing, MemoryError, PageMap, Presence};
+use std::sync::Arc;
+use vm_memory::VolatileSlice;
+
+/// Page size of the page-state map, in bytes: the base page of every guest architecture here.
+pub const PAGE: u64 = 4096;
+
+/// Longest region: 4 TiB. A number beyond it is a mistake, and the map of its pages alone would take 5 GiB.
+const MAX_REGION: u64 = 1 << 42;
+
+/// What to make a region from.
+#[derive(Debug)]
+pub struct RegionSpec {
+    /// First guest physical address, page-aligned.
+    pub gpa: u64,
+    /// Length in bytes, page-aligned, not 0.
+    pub len: u64,
+    /// What is behind it.
+    pub backing: Backing,
+}
+
+/// A range of guest RAM over one host mapping.
+#[derive(Debug)]
+pub struct Region {
+    gpa: u64,
+    len: u64,
+    backing: Backing,
+    mapping: Mapping,
+    map: PageMap,
+}
+
+impl Region {
+    fn new(spec: RegionSpec) -> Result<Region, MemoryError> {
+        let RegionSpec { gpa, len, backing } = spec;
+        let bad = |why| Err(MemoryError::BadRegion { gpa, len, why });
+        if len == 0 || !len.is_multiple_of(PAGE) || !gpa.is_multiple_of(PAGE) {
+            return bad("not a positive number of whole pages");
+        }
+        if len > MAX_REGION || gpa.checked_add(len).is_none() {
+            return bad("longer than 4 TiB");
+        }
+        let mapping = Mapping::new(&backing, len)?;
+        let first = match backing {
+            Backing::PrivateOverFile(_) => Presence::File,
+            _ => Presence::Zero,
+        };
+        let map = PageMap::new((len / PAGE) as usize, first);
+        Ok(Region { gpa, len, backing, mapping, map })
+    }
+
+    /// First guest physical address.
+    pub fn gpa(&self) -> u64 {
+        self.gpa
+    }
+
+    /// Length in bytes.
+    pub fn size(&self) -> u64 {
+        self.len
+    }
+
+    /// What is behind the region.
+    pub fn backing(&self) -> &Backing {
+        &self.backing
+    }
+
+    /// State of the region's pages.
+    pub fn pages(&self) -> &PageMap {
+        &self.map
+    }
+
+    fn holds(&self, gpa: u64, len: u64) -> bool {
+        gpa >= self.gpa && gpa - self.gpa < self.len && len <= self.len - (gpa - self.gpa)
+    }
+
+    fn page_range(&self, gpa: u64, len: u64) -> std::ops::RangeInclusive<usize> {
+        let first = (gpa - self.gpa) / PAGE;
+        let last = (gpa - self.gpa + len.saturating_sub(1)) / PAGE;
+        first as usize..=last as usize
+    }
+
+    fn slice(&self, gpa: u64, len: u64) -> VolatileSlice<'_> {
+        let host = self.mapping.at((gpa - self.gpa) as usize);
+        // SAFETY: `[gpa, gpa + len)` lies in this region (all callers check with `holds`), so the bytes are mapped
+        // for as long as `self` is borrowed; a volatile slice bears concurrent change.
+        unsafe { VolatileSlice::new(host, len as usize) }
+    }
+}
+
+/// What a device wants to do with guest memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Only read it.
+    Read,
+    /// Write it (and perhaps read it).
+    Write,
+}
+
+/// The answer to [`GuestRam::acquire`].
+pub enum Acquired<'a> {
+    /// Here it is. For writing, its pages are already marked dirty.
+    Ready(VolatileSlice<'a>),
+    /// Some page is not there yet. Park the queue and ask again when the machine says that pages have come.
+    Wait,
+}
+
+/// The answer to [`GuestRam::engine_page`].
+#[derive(Clone, Copy, Debug)]
+pub enum EnginePage {
+    /// Host address of the page's first byte.
+    Ready(*mut u8),
+    /// A device lies over the page: ask the bus first for each access, and cache nothing. The host address is that
+    /// of the RAM beneath.
+    Trapped(*mut u8),
+    /// The page is not there yet.
+    Wait,
+    /// Not RAM.
+    NotRam,
+}
+
+/// All RAM of one machine. Cloning gives another handle to the same memory.
+#[derive(Clone, Debug)]
+pub struct GuestRam {
+    regions: Arc<[Region]>,
+}
+
+impl GuestRam {
+    /// Makes RAM from `specs`, which must not overlap.
+    pub fn new(specs: Vec<RegionSpec>) -> Result<GuestRam, MemoryError> {
+        let mut regions = specs.into_iter().map(Region::new).collect::<Result<Vec<_>, _>>()?;
+        regions.sort_by_key(|r| r.gpa);
+        if let Some(w) = regions.windows(2).find(|w| w[0].gpa + w[0].len > w[1].gpa) {
+            return Err(MemoryError::BadRegion {
+                gpa: w[1].gpa,
+                len: w[1].len,
+                why: "overlaps another region",
+            });
+        }
+        Ok(GuestRam { regions: regions.into() })
+    }
+
+    /// One region of `len` bytes over a memfd at `gpa`.
+    pub fn single(gpa: u64, len: u64) -> Result<GuestRam, MemoryError> {
+        GuestRam::new(vec![RegionSpec { gpa, len, backing: Backing::memfd(len)? }])
+    }
+
+    /// The regions, by address.
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    fn region(&self, gpa: u64, len: u64) -> Result<&Region, MemoryError> {
+        self.regions.iter().find(|r| r.holds(gpa, len)).ok_or(MemoryError::NotRam { gpa, len })
+    }
+
+    /// Whether the whole range is RAM of one region.
+    pub fn contains(&self, gpa: u64, len: u64) -> bool {
+        self.region(gpa, len).is_ok()
+    }
+
+    /// **The one way for devices to reach guest memory**: makes sure that the range's pages are there, and marks them
+    /// dirty for a write. `len` 0 gives an empty slice.
+    ///
+    /// # Errors
+    /// [`MemoryError::NotRam`] where the range is not wholly in one region.
+    pub fn acquire(&self, gpa: u64, len: u64, access: Access) -> Result<Acquired<'_>, MemoryError> {
+        let region = self.region(gpa, len)?;
+        if len > 0 {
+            let pages = region.page_range(gpa, len);
+            if pages.clone().any(|p| region.map.presence(p) == Presence::Absent) {
+                return Ok(Acquired::Wait);
+            }
+            if access == Access::Write {
+                pages.for_each(|p| region.map.mark_dirty(p));
+            }
+        }
+        Ok(Acquired::Ready(region.slice(gpa, len)))
+    }
+
+    /// An engine's slow path: the host address of the page that holds `gpa`. For a write the page is marked dirty;
+    /// the engine may then write to it until the next dirty epoch.
+    pub fn engine_page(&self, gpa: u64, access: Access) -> EnginePage {
+        let page = gpa & !(PAGE - 1);
+        let Ok(region) = self.region(page, PAGE) else { return EnginePage::NotRam };
+        let index = ((page - region.gpa) / PAGE) as usize;
+        if region.map.presence(index) == Presence::Absent {
+            return EnginePage::Wait;
+        }
+        if access == Access::Write {
+            region.map.mark_dirty(index);
+        }
+        let host = region.mapping.at((page - region.gpa) as usize);
+        if region.map.trapped(index) { EnginePage::Trapped(host) } else { EnginePage::Ready(host) }
+    }
+
+    /// Puts a device over the page that holds `gpa` (see [`EnginePage::Trapped`]).
+    pub fn trap(&self, gpa: u64) -> Result<(), MemoryError> {
+        let region = self.region(gpa, 1)?;
+        region.map.trap(((gpa - region.gpa) / PAGE) as usize);
+        Ok(())
+    }
+
+    /// Copies `bytes` into RAM: for the loader, before the first instruction.
+    pub fn load(&self, gpa: u64, bytes: &[u8]) -> Result<(), MemoryError> {
+        let len = bytes.len() as u64;
+        match self.acquire(gpa, len, Access::Write)? {
+            Acquired::Ready(s) => s.copy_from(bytes),
+            Acquired::Wait => return Err(MemoryError::NotRam { gpa, len }),
+        }
+        Ok(())
+    }
+
+    /// Copies RAM out, for debuggers and tests; pages that are not there are an error.
+    pub fn peek(&self, gpa: u64, bytes: &mut [u8]) -> Result<(), MemoryError> {
+        let len = bytes.len() as u64;
+        match self.acquire(gpa, len, Access::Read)? {
+            Acquired::Ready(s) => s.copy_to(bytes),
+            Acquired::Wait => return Err(MemoryError::NotRam { gpa, len }),
+        };
+        Ok(())
+    }
+
+    /// All RAM back to zeroes, as after power-on; the host gets the memory back.
+    pub fn clear(&self) {
+        for r in self.regions.iter() {
+            for p in 0..r.map.pages() {
+                if r.map.presence(p) != Presence::Zero {
+                    let zero = [0u8; PAGE as usize];
+                    r.slice(r.gpa + p as u64 * PAGE, PAGE).copy_from(&zero);
+                    r.map.mark_dirty(p);
+                }
+            }
+        }
+    }
+}
