@@ -3,6 +3,7 @@
 //! A vCPU's thread looks at one word, [`VcpuShared::attention`], between blocks of instructions. Everyone else sets
 //! state first and that word last, then wakes the thread if it sleeps:
 //! - **pins**: interrupt inputs as a bit set, numbered by the guest architecture (for RISC-V the bits of `mip`);
+//! - **latched bits**: interrupts that another sets and the vCPU itself clears (RISC-V SSIP, sent by SBI IPI);
 //! - **timer**: the compare value of a machine timer that a device owns (RISC-V `mtimecmp`);
 //! - **mail**: work that the vCPU must do itself (remote fences). Mail is served while running, while sleeping in
 //!   WFI and while the machine is paused, so that whoever waits for it never waits for an unpause;
@@ -47,6 +48,7 @@ struct Post {
 pub struct VcpuShared {
     attention: AtomicBool,
     pins: AtomicU64,
+    latched: AtomicU64,
     timer: AtomicU64,
     kicked: AtomicBool,
     served: AtomicU64,
@@ -59,6 +61,7 @@ impl Default for VcpuShared {
         VcpuShared {
             attention: AtomicBool::new(false),
             pins: AtomicU64::new(0),
+            latched: AtomicU64::new(0),
             timer: AtomicU64::new(u64::MAX),
             kicked: AtomicBool::new(false),
             served: AtomicU64::new(0),
@@ -106,6 +109,17 @@ impl VcpuShared {
         if (old & mask != 0) != level {
             self.alert();
         }
+    }
+
+    /// Sets bit `bit` once; the vCPU takes it into its own pending register and clears it there.
+    pub fn latch(&self, bit: u32) {
+        self.latched.fetch_or(1 << (bit & 63), SeqCst);
+        self.alert();
+    }
+
+    /// Takes the latched bits.
+    pub fn take_latched(&self) -> u64 {
+        if self.latched.load(Relaxed) == 0 { 0 } else { self.latched.swap(0, SeqCst) }
     }
 
     /// The timer's compare value, in ticks of the guest's own timebase; `u64::MAX` is never.

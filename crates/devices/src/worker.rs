@@ -1,0 +1,27 @@
+//! Workers: how a device's host side gets its turns.
+//!
+//! A device owns no thread. What it has to do beside register accesses (serving queues, moving frames, reading the
+//! console) is a [`Worker`], which the machine calls from an I/O thread whenever one of its descriptors is ready or
+//! its time has come. Between two turns nothing of the worker's is under way, so the machine pauses a worker by not
+//! calling it.
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// The host side of a device.
+pub trait Worker: Send {
+    /// The descriptors to wait for (readable, level-triggered), as of now; asked again before every wait.
+    fn wait_for(&self) -> Vec<BorrowedFd<'_>>;
+    /// Descriptors to wait for becoming writable; usually none.
+    fn wait_to_write(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+    /// Does all that can be done now, in bounded time. Gives how long to wait at most until the next turn.
+    fn turn(&mut self) -> Option<Duration>;
+    /// Whether a turn may block on the host's storage: such a worker gets a thread of its own.
+    fn blocks(&self) -> bool {
+        false
+    }
+    /// Name for the thread and for messages.
+    fn name(&self) -> &str;
+}
