@@ -1,0 +1,238 @@
+//! From a path to a disk: probe, lock, check, open. The only place of this crate that opens what a user named.
+//!
+//! Order matters: the lock is taken before anything is read, so that nobody writes between the check and the use;
+//! the [`Lease`] is confirmed last, so that a refused image leaves no record behind, and one whose last owner died
+//! keeps the record that says so.
+
+use std::fs::{File, OpenOptions as FileOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use vm_memory::VolatileSlice;
+
+use crate::lock::{Access, FileLock, Lease, Owner};
+use crate::qcow2::{Chain, Qcow2Disk, resolve};
+use crate::{Disk, DiskError, Format, RawDisk, probe::probe};
+
+/// What to open, and how.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// File or block device.
+    pub path: PathBuf,
+    /// Its format, if it is known; probed otherwise. Say it wherever it is known: see [`crate::probe`].
+    pub format: Option<Format>,
+    /// Opens and locks for reading only.
+    pub read_only: bool,
+    /// Who asks.
+    pub owner: Owner,
+    /// Epoch to own the disk at; only an owner that received the disk from another one knows it.
+    pub epoch: Option<u64>,
+    /// Where backing files may come from.
+    pub chain: Chain,
+}
+
+impl OpenOptions {
+    /// Opens `path` for writing on behalf of `instance`, format probed, chain in the same directory.
+    pub fn new(path: impl Into<PathBuf>, instance: &str) -> OpenOptions {
+        OpenOptions {
+            path: path.into(),
+            format: None,
+            read_only: false,
+            owner: Owner::this_process(instance),
+            epoch: None,
+            chain: Chain::default(),
+        }
+    }
+}
+
+/// An open disk with what was learned on the way. It is a [`Disk`] itself.
+pub struct OpenDisk {
+    /// First, because closing it may still write, which the lease below must cover.
+    disk: Box<dyn Disk>,
+    lease: Option<Lease>,
+    format: Format,
+    layers: Vec<PathBuf>,
+    path: PathBuf,
+    _shared: Vec<FileLock>,
+}
+
+impl OpenDisk {
+    /// Format of the top layer.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Backing files, nearest first.
+    pub fn layers(&self) -> &[PathBuf] {
+        &self.layers
+    }
+
+    /// Epoch at which the disk is owned; none if it is read-only.
+    pub fn epoch(&self) -> Option<u64> {
+        self.lease.as_ref().map(Lease::epoch)
+    }
+
+    /// What a person should know, a sentence each.
+    pub fn notes(&self) -> Vec<String> {
+        let shown = self.path.display();
+        let mut notes: Vec<String> =
+            self.lease.iter().flat_map(Lease::notes).map(|note| format!("Disk {shown}: {note}.")).collect();
+        notes.extend(self.layers.iter().map(|l| format!("Disk {shown} stands on {}.", l.display())));
+        notes
+    }
+
+    /// Makes everything durable, then passes ownership to `next`; returns the epoch to open with. The disk takes
+    /// no more requests.
+    ///
+    /// # Errors
+    /// As [`Lease::hand_over`]; `Io` or `NoSpace` if the last flush fails, and then the disk is still ours.
+    pub fn hand_over(&mut self, next: &Owner) -> Result<u64, DiskError> {
+        self.flush().map_err(|e| DiskError::from_io(&self.path, "flush", e))?;
+        let Some(lease) = &mut self.lease else {
+            return Err(DiskError::unsupported(
+                &self.path,
+                "it is open for reading only",
+                "Nothing need be handed over.",
+            ));
+        };
+        let epoch = lease.hand_over(next)?;
+        self.disk.abandon();
+        Ok(epoch)
+    }
+
+    /// Gives the disk up if it is not ours any more.
+    fn check_lease(&mut self) -> io::Result<()> {
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        lease.check().map_err(|e| {
+            if matches!(e, DiskError::Superseded { .. }) {
+                self.disk.abandon();
+            }
+            io::Error::other(e)
+        })
+    }
+}
+
+impl std::fmt::Debug for OpenDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenDisk")
+            .field("path", &self.path)
+            .field("format", &self.format)
+            .field("layers", &self.layers)
+            .field("lease", &self.lease)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Disk for OpenDisk {
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+
+    fn read_only(&self) -> bool {
+        self.disk.read_only()
+    }
+
+    fn read(&mut self, offset: u64, bufs: &[VolatileSlice<'_>]) -> io::Result<()> {
+        self.disk.read(offset, bufs)
+    }
+
+    fn write(&mut self, offset: u64, bufs: &[VolatileSlice<'_>]) -> io::Result<()> {
+        self.disk.write(offset, bufs)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.check_lease()?;
+        self.disk.flush()
+    }
+
+    fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        self.disk.discard(offset, len)
+    }
+
+    fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        self.disk.write_zeroes(offset, len, unmap)
+    }
+
+    fn abandon(&mut self) {
+        self.disk.abandon();
+    }
+}
+
+impl Drop for OpenDisk {
+    fn drop(&mut self) {
+        // Closing an image writes its caches. Not if somebody else owns the file by now.
+        if self.check_lease().is_err() {
+            self.disk.abandon();
+        }
+    }
+}
+
+/// Opens a disk; see [`open`] for what is learned besides.
+///
+/// # Errors
+/// A [`DiskError`] of any kind. Nothing is left behind and no data is changed.
+pub fn open_disk(options: OpenOptions) -> Result<Box<dyn Disk>, DiskError> {
+    open(options).map(|disk| Box::new(disk) as Box<dyn Disk>)
+}
+
+/// Opens a disk: file, lock, format, backing files.
+///
+/// # Errors
+/// A [`DiskError`] of any kind. Nothing is left behind and no data is changed.
+pub fn open(options: OpenOptions) -> Result<OpenDisk, DiskError> {
+    let OpenOptions { path, format, read_only, owner, epoch, chain } = options;
+    let file = open_file(&path, read_only)?;
+    let mut shared = Vec::new();
+    let mut lease = if read_only {
+        shared.push(FileLock::take(&file, &path, Access::Shared)?);
+        None
+    } else {
+        Some(Lease::take(&file, &path, &owner, epoch)?)
+    };
+    let guessed = format.is_none();
+    let format = match format {
+        Some(format) => format,
+        None => probe(&file, &path)?,
+    };
+    let mut layers = Vec::new();
+    let disk: Box<dyn Disk> = match format {
+        Format::Raw => {
+            let mut disk = RawDisk::open(file, &path, read_only)?;
+            if guessed {
+                disk.keep_raw();
+            }
+            Box::new(disk)
+        }
+        Format::Qcow2 => {
+            let backing = resolve(&file, &path, &chain)?;
+            for layer in &backing {
+                shared.push(FileLock::take(&layer.file, &layer.path, Access::Shared)?);
+                layers.push(layer.path.clone());
+            }
+            let died = lease.as_ref().is_some_and(Lease::took_over);
+            Box::new(Qcow2Disk::open(file, &path, read_only, died, backing)?)
+        }
+    };
+    if let Some(lease) = &mut lease {
+        lease.confirm();
+    }
+    Ok(OpenDisk { disk, lease, format, layers, path, _shared: shared })
+}
+
+/// Opens the file itself: a regular file or a block device, nothing else.
+fn open_file(path: &Path, read_only: bool) -> Result<File, DiskError> {
+    let fail = |e| DiskError::from_io(path, "open", e);
+    // NONBLOCK: a FIFO under that name must not hang us. It changes nothing on files and block devices.
+    let opened = FileOptions::new().read(true).write(!read_only).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(fail)?;
+    let kind = file.metadata().map_err(fail)?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(DiskError::unsupported(
+            path,
+            "it is neither a file nor a block device",
+            "Name a disk image or a block device.",
+        ));
+    }
+    Ok(file)
+}
