@@ -93,40 +93,30 @@ impl BitOrAssign for Flags {
 /// What to add to a magnitude before its tail is cut. `half` is the tail's highest bit, `odd` the lowest kept.
 #[inline(always)]
 pub(crate) fn increment(rm: Rounding, negative: bool, odd: bool, half: u64) -> u64 {
-    let all = half - 1 + half;
+    let outward = half - 1 + half;
     match rm {
         Rounding::NearestEven => half - 1 + u64::from(odd),
         Rounding::NearestMaxMagnitude => half,
-        Rounding::TowardZero => 0,
-        Rounding::Down => {
-            if negative {
-                all
-            } else {
-                0
-            }
-        }
-        Rounding::Up => {
-            if negative {
-                0
-            } else {
-                all
-            }
-        }
+        Rounding::Down if negative => outward,
+        Rounding::Up if !negative => outward,
+        Rounding::TowardZero | Rounding::Down | Rounding::Up => 0,
     }
 }
 
 /// `x >> n` with every bit that falls out ORed into bit 0, so that rounding still sees that there were some.
+/// A shift by more than 63 is taken as one by 63, which is as good for an `x` below 2^63.
 #[inline(always)]
 pub(crate) fn jam(x: u64, n: u32) -> u64 {
     let n = n.min(63);
-    x >> n | u64::from(x & ((1 << n) - 1) != 0)
+    // The bit that becomes bit 0 is among those tested, which changes nothing: it is there already.
+    x >> n | u64::from(x << (63 - n) != 0)
 }
 
-/// [`jam`] for 128 bits.
+/// [`jam`] for 128 bits: a shift by more than 127 is as good as one by 127 for an `x` below 2^127.
 #[inline(always)]
 pub(crate) fn jam128(x: u128, n: u32) -> u128 {
     let n = n.min(127);
-    x >> n | u128::from(x & ((1 << n) - 1) != 0)
+    x >> n | u128::from(x << (127 - n) != 0)
 }
 
 /// Bits of an opened significand that the format has no room for.
