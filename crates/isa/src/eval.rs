@@ -4,7 +4,7 @@
 //! code against it. Total: no operands panic; division by zero and overflow give what the M chapter of the manual,
 //! "Division Operations", tabulates.
 
-use crate::ops::{Amo, Bin, Cond, Un, Width};
+use crate::ops::{Amo, Bin, Cond, Fp, Un, Width};
 
 #[inline(always)]
 const fn sext(v: u32) -> u64 {
@@ -199,6 +199,21 @@ impl Width {
             Width::I32 => v as i32 as i64 as u64,
             Width::U32 => v as u32 as u64,
             Width::I64 => v,
+        }
+    }
+}
+
+impl Fp {
+    /// How many operands it has.
+    #[inline(always)]
+    pub const fn arity(self) -> usize {
+        match self {
+            Fp::Madd | Fp::Msub | Fp::Nmsub | Fp::Nmadd => 3,
+            Fp::Add | Fp::Sub | Fp::Mul | Fp::Div | Fp::Min | Fp::Max => 2,
+            Fp::Sgnj | Fp::Sgnjn | Fp::Sgnjx | Fp::Eq | Fp::Lt | Fp::Le => 2,
+            Fp::Sqrt | Fp::Class | Fp::Convert | Fp::MoveToX | Fp::MoveFromX => 1,
+            Fp::ToW | Fp::ToWu | Fp::ToL | Fp::ToLu => 1,
+            Fp::FromW | Fp::FromWu | Fp::FromL | Fp::FromLu => 1,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A decoded instruction: what the table's fields become.
 
-use crate::table::Op;
+use crate::table::{Op, Operand};
 
 /// One decoded instruction, 16 bytes. Compressed instructions are decoded to the row they expand to, with
 /// `len` 2 and `raw` their own 16 bits. Nothing here depends on the address where the bytes were found.
@@ -25,4 +25,40 @@ pub struct Insn {
     pub imm: i32,
     /// The instruction's bits as fetched (`xtval` of an illegal instruction is this).
     pub raw: u32,
+}
+
+impl Insn {
+    /// The integer registers it reads, as a set: bit `r` for register `r`. Never x0.
+    pub fn x_reads(&self) -> u32 {
+        self.registers(|operand| match operand {
+            Operand::Rs1 | Operand::Mem | Operand::Addr => Some(self.rs1),
+            Operand::Rs2 => Some(self.rs2),
+            _ => None,
+        }) & !1
+    }
+
+    /// The integer register it writes, as a set. Never x0.
+    pub fn x_writes(&self) -> u32 {
+        self.registers(|operand| (operand == Operand::Rd).then_some(self.rd)) & !1
+    }
+
+    /// The floating-point registers it reads, as a set.
+    pub fn f_reads(&self) -> u32 {
+        self.registers(|operand| match operand {
+            Operand::Fs1 => Some(self.rs1),
+            Operand::Fs2 => Some(self.rs2),
+            Operand::Fs3 => Some(self.rs3),
+            _ => None,
+        })
+    }
+
+    /// The floating-point register it writes, as a set.
+    pub fn f_writes(&self) -> u32 {
+        self.registers(|operand| (operand == Operand::Fd).then_some(self.rd))
+    }
+
+    fn registers(&self, of: impl Fn(Operand) -> Option<u8>) -> u32 {
+        let operands = self.op.form().operands();
+        operands.iter().filter_map(|o| of(*o)).fold(0, |set, r| set | 1 << (r & 31))
+    }
 }

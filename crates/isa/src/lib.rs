@@ -16,16 +16,22 @@
 mod csr;
 mod decode;
 mod disasm;
+mod doc;
 mod encode;
 mod eval;
+#[doc(hidden)]
+pub mod fuzz;
 mod insn;
 pub mod ops;
+pub mod random;
+pub mod record;
 pub mod sem;
 pub mod table;
 
 pub use csr::csr_name;
 pub use decode::{decode, decode_with};
 pub use disasm::{F_NAMES, X_NAMES, disasm};
+pub use doc::isa_doc;
 pub use encode::{EncodeError, encode};
 pub use insn::Insn;
 pub use table::{Effect, Ext, Extensions, Form, Op, Operand, ROWS, RVC, Row};

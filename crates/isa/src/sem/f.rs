@@ -47,11 +47,21 @@ pub(super) fn store<O: Ops>(o: &mut O, i: &Insn, fmt: Fmt) -> Result<(), O::Stop
     )
 }
 
-/// `fd = op(fs1, fs2, fs3)`; operations with fewer operands do not look at the others.
+/// The first operands of `op`, as many as it has, from fs1, fs2, fs3.
+#[inline(always)]
+fn sources<O: Ops>(o: &mut O, i: &Insn, op: Fp) -> [O::V; 3] {
+    let zero = o.imm(0);
+    let a = o.f(i.rs1);
+    let b = if op.arity() > 1 { o.f(i.rs2) } else { zero };
+    let c = if op.arity() > 2 { o.f(i.rs3) } else { zero };
+    [a, b, c]
+}
+
+/// `fd = op(fs1, fs2, fs3)`.
 #[inline(always)]
 pub(super) fn to_f<O: Ops>(o: &mut O, i: &Insn, op: Fp, fmt: Fmt) -> Result<(), O::Stop> {
     o.require_fp()?;
-    let abc = [o.f(i.rs1), o.f(i.rs2), o.f(i.rs3)];
+    let abc = sources(o, i, op);
     let r = o.fp(op, fmt, i.rm, abc)?;
     o.set_f(i.rd, r);
     Ok(())
@@ -61,7 +71,7 @@ pub(super) fn to_f<O: Ops>(o: &mut O, i: &Insn, op: Fp, fmt: Fmt) -> Result<(), 
 #[inline(always)]
 pub(super) fn to_x<O: Ops>(o: &mut O, i: &Insn, op: Fp, fmt: Fmt) -> Result<(), O::Stop> {
     o.require_fp()?;
-    let abc = [o.f(i.rs1), o.f(i.rs2), o.imm(0)];
+    let abc = sources(o, i, op);
     let r = o.fp(op, fmt, i.rm, abc)?;
     o.set_x(i.rd, r);
     Ok(())
