@@ -1,0 +1,39 @@
+//! The long runs. Their figures go into notes and `docs/`, not into a test's verdict.
+
+use crate::run::{cargo, command};
+use crate::tools::Tools;
+
+/// Runs the soak named by `words`.
+pub fn run(tools: &Tools, words: &[&str]) -> Result<(), String> {
+    match words {
+        ["differential", rest @ ..] => {
+            let count = rest.first().copied().unwrap_or("100000000");
+            command(
+                cargo(tools)
+                    .args([
+                        "test",
+                        "--release",
+                        "-p",
+                        "strata-e2e",
+                        "--test",
+                        "differential",
+                        "--",
+                        "--nocapture",
+                    ])
+                    .env("STRATA_DIFF_INSTRUCTIONS", count),
+            )
+        }
+        ["debian"] => command(
+            cargo(tools)
+                .args(["test", "--release", "-p", "strata-e2e", "--test", "debian", "--"])
+                .args(["--ignored", "--nocapture"]),
+        ),
+        ["float"] => command(
+            cargo(tools)
+                .args(["test", "--release", "-p", "strata-float", "--", "--nocapture"])
+                .env("STRATA_FLOAT_CASES", "20000000"),
+        ),
+        [] => ["differential", "debian", "float"].iter().try_for_each(|w| run(tools, &[w])),
+        _ => Err("usage: cargo xtask soak [differential [INSTRUCTIONS] | debian | float]".to_owned()),
+    }
+}

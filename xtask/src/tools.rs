@@ -1,0 +1,182 @@
+//! What the tests need from Debian: independent implementations to compare with, and a RISC-V compiler.
+//!
+//! Packages come through the host's own apt. The system's QEMU may be too old to know all extensions (7.2 lacks
+//! Zicond, Zicbom, Zicboz and Svadu), so a newer suite's is unpacked beside it, without touching the system: a
+//! private apt state, `dpkg-deb -x`, and a wrapper on the tests' PATH.
+
+use crate::run::command;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Package, and a program that tells whether it is there.
+const PACKAGES: &[(&str, &str)] = &[
+    ("binutils-riscv64-linux-gnu", "riscv64-linux-gnu-objdump"),
+    ("gcc-riscv64-unknown-elf", "riscv64-unknown-elf-gcc"),
+    ("device-tree-compiler", "dtc"),
+    ("qemu-utils", "qemu-img"),
+    ("iproute2", "ip"),
+    ("ca-certificates", "update-ca-certificates"),
+];
+
+/// The oldest QEMU that knows every extension compared with it.
+const QEMU_AT_LEAST: u32 = 9;
+
+/// The suite whose QEMU is unpacked where the system's is older.
+const QEMU_SUITE: &str = "trixie";
+
+/// Where the tools are.
+pub struct Tools {
+    /// Directory of wrappers, to be first on the PATH.
+    pub bin: PathBuf,
+}
+
+impl Tools {
+    /// PATH with the wrappers first.
+    pub fn path(&self) -> OsString {
+        let old = std::env::var_os("PATH").unwrap_or_default();
+        let all = std::iter::once(self.bin.clone()).chain(std::env::split_paths(&old));
+        std::env::join_paths(all).unwrap_or(old)
+    }
+}
+
+/// The target directory.
+pub fn target() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(t) => std::path::absolute(&t).unwrap_or(t.into()),
+        None => root.join("target"),
+    }
+}
+
+/// Installs what is missing.
+pub fn install() -> Result<Tools, String> {
+    let dir = target().join("tools");
+    let bin = dir.join("bin");
+    fs::create_dir_all(&bin).map_err(|e| format!("cannot make {}: {e}", bin.display()))?;
+    packages()?;
+    qemu(&dir, &bin)?;
+    Ok(Tools { bin })
+}
+
+fn there(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).any(|d| d.join(program).is_file())
+}
+
+fn packages() -> Result<(), String> {
+    let missing: Vec<_> = PACKAGES.iter().filter(|(_, program)| !there(program)).map(|(p, _)| *p).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let hint =
+        |e| format!("{e}\nThe tests need the Debian packages {missing:?}; install them and try again.");
+    let apt = || {
+        let mut c = if there("sudo") && !is_root() { Command::new("sudo") } else { Command::new("env") };
+        c.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]);
+        c
+    };
+    command(apt().arg("update")).map_err(hint)?;
+    command(apt().args(["install", "-y", "--no-install-recommends"]).args(&missing)).map_err(hint)
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+}
+
+fn version(qemu: &Path) -> Option<u32> {
+    let out = Command::new(qemu).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    text.split("version ").nth(1)?.split('.').next()?.parse().ok()
+}
+
+/// Makes sure that `qemu-system-riscv64` on the tests' PATH is new enough.
+fn qemu(dir: &Path, bin: &Path) -> Result<(), String> {
+    let wrapper = bin.join("qemu-system-riscv64");
+    if version(&wrapper).is_some_and(|v| v >= QEMU_AT_LEAST) {
+        return Ok(());
+    }
+    if version(Path::new("qemu-system-riscv64")).is_some_and(|v| v >= QEMU_AT_LEAST) {
+        return Ok(());
+    }
+    let root = dir.join("qemu");
+    let state = dir.join("apt");
+    for d in ["lists/partial", "cache/archives/partial", "empty"] {
+        fs::create_dir_all(state.join(d)).map_err(|e| format!("cannot make {}: {e}", state.display()))?;
+    }
+    let sources = state.join("sources.list");
+    let mirror = mirror()?;
+    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let line = format!("deb [arch=amd64 signed-by={keyring}] {mirror} {QEMU_SUITE} main\n");
+    fs::write(&sources, line).map_err(|e| format!("cannot write {}: {e}", sources.display()))?;
+    fs::write(state.join("status"), "").map_err(|e| format!("cannot write the apt status: {e}"))?;
+    let option = |k: &str, v: &Path| format!("{k}={}", v.display());
+    let apt = || {
+        let mut c = Command::new("apt-get");
+        c.arg("-qq").args(["-o", "APT::Architecture=amd64", "-o", "APT::Architectures=amd64"]);
+        c.args(["-o", "APT::Sandbox::User=root", "-o", "APT::Get::List-Cleanup=false"]);
+        c.args(["-o", &option("Dir::Etc::sourcelist", &sources)]);
+        c.args(["-o", &option("Dir::Etc::sourceparts", &state.join("empty"))]);
+        c.args(["-o", &option("Dir::State::lists", &state.join("lists"))]);
+        c.args(["-o", &option("Dir::State::status", &state.join("status"))]);
+        c.args(["-o", &option("Dir::Cache", &state.join("cache"))]);
+        c
+    };
+    command(apt().arg("update"))?;
+    command(apt().args([
+        "install",
+        "-y",
+        "--download-only",
+        "--no-install-recommends",
+        "qemu-system-riscv",
+    ]))?;
+    let _ = fs::remove_dir_all(&root);
+    fs::create_dir_all(&root).map_err(|e| format!("cannot make {}: {e}", root.display()))?;
+    let archives = state.join("cache/archives");
+    for deb in fs::read_dir(&archives).map_err(|e| format!("cannot list {}: {e}", archives.display()))? {
+        let deb = deb.map_err(|e| e.to_string())?.path();
+        if deb.extension().is_some_and(|e| e == "deb") {
+            let status = Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&root).status();
+            if !status.is_ok_and(|s| s.success()) {
+                return Err(format!("cannot unpack {}", deb.display()));
+            }
+        }
+    }
+    write_wrapper(&wrapper, &root)?;
+    match version(&wrapper) {
+        Some(v) if v >= QEMU_AT_LEAST => Ok(()),
+        _ => Err(format!("the QEMU unpacked at {} does not run", root.display())),
+    }
+}
+
+fn write_wrapper(wrapper: &Path, root: &Path) -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt;
+    let r = root.display();
+    let lib = format!("{r}/usr/lib/x86_64-linux-gnu");
+    // The data directory and a silent audio back end keep it from loading parts of another version.
+    let text = format!(
+        "#!/bin/sh\nexport QEMU_MODULE_DIR={lib}/qemu\nexec {lib}/ld-linux-x86-64.so.2 --library-path {lib} \
+         {r}/usr/bin/qemu-system-riscv64 -L {r}/usr/share/qemu -audio none \"$@\"\n"
+    );
+    let write = || {
+        fs::write(wrapper, &text)?;
+        fs::set_permissions(wrapper, fs::Permissions::from_mode(0o755))
+    };
+    write().map_err(|e| format!("cannot write {}: {e}", wrapper.display()))
+}
+
+/// The Debian archive that this host's apt is configured with.
+fn mirror() -> Result<String, String> {
+    let out = Command::new("apt-get")
+        .args(["indextargets", "--format", "$(SITE) $(REPO_URI) $(CREATED_BY)", "Origin: Debian"])
+        .output()
+        .map_err(|e| format!("apt-get does not run: {e}"))?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    text.lines()
+        .filter(|l| l.ends_with("Packages"))
+        .filter_map(|l| l.split_whitespace().nth(1))
+        .find(|u| !u.contains("security"))
+        .map(str::to_owned)
+        .ok_or_else(|| "apt has no Debian archive among its sources (or needs `apt-get update`)".to_owned())
+}
