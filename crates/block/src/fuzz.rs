@@ -58,3 +58,58 @@ fn base() -> Option<Layer> {
     let file = memory_file(&[0x42; 4096])?;
     Some(Layer { file, path: "base".into(), format: Format::Raw, has_backing: false })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::qcow2::header::be64;
+    use crate::testing::pattern;
+
+    /// A small good image: 512-byte clusters keep every table within a few kilobytes.
+    fn seed() -> Vec<u8> {
+        include_bytes!("../corpus/small.qcow2").to_vec()
+    }
+
+    #[test]
+    fn the_corpus_is_survived() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+        let mut count = 0;
+        for entry in std::fs::read_dir(dir).unwrap() {
+            fuzz_image(&std::fs::read(entry.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count >= 3);
+    }
+
+    #[test]
+    fn damaged_images_are_survived() {
+        let good = seed();
+        assert!(Header::parse(&good, good.len() as u64, Path::new("seed")).is_ok());
+        let start = Instant::now();
+        for round in 0..4000u64 {
+            if start.elapsed() > Duration::from_millis(1500) {
+                break;
+            }
+            let dice = pattern(round + 1, 64);
+            let mut data = good.clone();
+            for change in dice.chunks(16).take(1 + round as usize % 4) {
+                let word = be64(change, 0).unwrap();
+                // Half of the changes hit the header, half any table; values are small, large or one bit.
+                let at = if word & 1 == 0 { word as usize / 2 % 112 } else { word as usize / 2 % data.len() };
+                let value = match change[8] % 4 {
+                    0 => change[9],
+                    1 => 0xff,
+                    2 => 0,
+                    _ => data[at] ^ 1 << (change[9] % 8),
+                };
+                data[at] = value;
+            }
+            if round % 7 == 0 {
+                data.truncate(be64(&dice, 40).unwrap() as usize % data.len());
+            }
+            fuzz_image(&data);
+        }
+    }
+}

@@ -17,6 +17,8 @@
 //! process and of the host; a name found inside an image is opened only by the rules of [`Chain`]; nothing that
 //! an image file contains can panic, loop without bound or allocate without bound.
 
+#[cfg(test)]
+mod crash;
 pub mod error;
 #[doc(hidden)]
 pub mod fuzz;

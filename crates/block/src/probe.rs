@@ -92,7 +92,7 @@ const FOREIGN: &[Foreign] = &[
 pub fn probe_bytes(head: &[u8], last: &[u8]) -> Result<Format, (String, String)> {
     let has = |bytes: &[u8], at: usize, magic: &[u8]| bytes.get(at..).is_some_and(|b| b.starts_with(magic));
     let convert = "Convert it with `qemu-img convert -O qcow2 OLD NEW`, and use NEW.".to_string();
-    for f in FOREIGN.iter().filter(|f| has(head, f.at, f.magic)) {
+    if let Some(f) = FOREIGN.iter().find(|f| has(head, f.at, f.magic)) {
         let advice = match f.cure {
             Cure::Convert => convert,
             Cure::Unpack(command) => format!(

@@ -59,7 +59,7 @@ impl RawDisk {
                     .to_string(),
             ));
         }
-        if size % SECTOR != 0 {
+        if !size.is_multiple_of(SECTOR) {
             return Err(wrong(
                 format!(
                     "{size} bytes is not a whole number of 512-byte sectors, so it may have been cut short"

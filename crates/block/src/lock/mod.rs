@@ -323,10 +323,9 @@ impl Drop for Lease {
         if self.took_over && !self.confirmed {
             return;
         }
-        if Record::read(at).ok().flatten().is_some_and(|found| found == self.mine) {
-            if let Err(e) = std::fs::remove_file(at) {
-                tracing::warn!("could not remove the lock record {}: {e}", at.display());
-            }
+        let ours = Record::read(at).ok().flatten().is_some_and(|found| found == self.mine);
+        if ours && let Err(e) = std::fs::remove_file(at) {
+            tracing::warn!("could not remove the lock record {}: {e}", at.display());
         }
     }
 }

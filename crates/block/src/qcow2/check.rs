@@ -140,7 +140,7 @@ impl Map<'_> {
     /// One reference to the cluster at host offset `at`.
     fn refer(&mut self, at: u64, what: &str) -> Result<(), DiskError> {
         let cluster = self.header.cluster();
-        if at % cluster != 0 {
+        if !at.is_multiple_of(cluster) {
             return self.corrupt(format!("{what} at {at:#x} is not on a cluster boundary"));
         }
         if at >= self.len {

@@ -84,7 +84,7 @@ fn header_name(path: &Path, backing: &Path) -> Result<String, DiskError> {
 }
 
 fn create(path: &Path, size: u64, backing: Option<(String, Format)>) -> Result<(), DiskError> {
-    if size == 0 || size % SECTOR != 0 || size > MAX_SIZE {
+    if size == 0 || !size.is_multiple_of(SECTOR) || size > MAX_SIZE {
         return Err(DiskError::TooSmall {
             path: path.to_path_buf(),
             what: format!("{size} bytes were asked for"),

@@ -125,7 +125,7 @@ impl Header {
 
     fn check_tables(&self, len: u64, path: &Path) -> Result<(), DiskError> {
         let corrupt = |what: String| Err(DiskError::corrupt(path, what));
-        if self.size == 0 || self.size % SECTOR != 0 {
+        if self.size == 0 || !self.size.is_multiple_of(SECTOR) {
             let what = format!("its virtual size is {} bytes", self.size);
             let advice = "Make it a whole number of 512-byte sectors with `qemu-img resize`.".to_string();
             return Err(DiskError::TooSmall { path: path.to_path_buf(), what, advice });
@@ -141,7 +141,7 @@ impl Header {
         for (name, offset, bytes) in
             [("L1 table", self.l1_offset, l1_bytes), ("refcount table", self.reftable_offset, reftable_bytes)]
         {
-            if offset == 0 || offset % self.cluster() != 0 {
+            if offset == 0 || !offset.is_multiple_of(self.cluster()) {
                 return corrupt(format!("its {name} is not on a cluster boundary"));
             }
             if offset.checked_add(bytes).is_none_or(|end| end > len) {

@@ -21,6 +21,8 @@ mod chain;
 pub(crate) mod check;
 mod create;
 pub(crate) mod header;
+#[cfg(test)]
+mod qemu_tests;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -84,7 +84,7 @@ impl Storage for Store {
     }
 
     unsafe fn pure_readv(&self, bufv: IoVectorMut<'_>, offset: u64) -> io::Result<()> {
-        if self.strict && offset >= self.file.size()? && bufv.len() > 0 {
+        if self.strict && offset >= self.file.size()? && !bufv.is_empty() {
             let what = format!("the image file ends before offset {offset}: it was cut short");
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
         }
