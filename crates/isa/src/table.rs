@@ -177,3 +177,6 @@ impl Op {
         self.row().pattern
     }
 }
+
+#[cfg(test)]
+mod tests;
