@@ -263,3 +263,6 @@ pub fn execute<O: Ops>(o: &mut O, i: &Insn) -> Result<(), O::Stop> {
         Op::SfenceInvalIr => system::fence_vma(o, i, VmaFence::SfenceInvalIr),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,8 +81,7 @@ impl Toy {
         range.and_then(|range| self.memory.get_mut(range)).ok_or(Fault::Access(addr))
     }
 
-    /// [`Ops::load`](crate::ops::Ops::load), as the following are of their namesakes.
-    #[allow(missing_docs)]
+    /// Loads; this and the following do what their namesakes of [`Ops`](crate::ops::Ops) ask.
     pub fn load(&mut self, addr: u64, w: Width) -> Result<u64, Fault> {
         let bytes = self.bytes(addr, w)?;
         let value = bytes.iter().rev().fold(0, |v, b| v << 8 | u64::from(*b));
@@ -90,7 +89,7 @@ impl Toy {
         Ok(w.extend(value))
     }
 
-    #[allow(missing_docs)]
+    /// Stores; nothing changes if the range is not all inside.
     pub fn store(&mut self, addr: u64, v: u64, w: Width) -> Result<(), Fault> {
         for (n, byte) in self.bytes(addr, w)?.iter_mut().enumerate() {
             *byte = (v >> (8 * n)) as u8;
@@ -99,21 +98,21 @@ impl Toy {
         Ok(())
     }
 
-    #[allow(missing_docs)]
+    /// Reads, changes, writes.
     pub fn amo(&mut self, op: Amo, addr: u64, v: u64, w: Width) -> Result<u64, Fault> {
         let old = self.load(addr, w)?;
         self.store(addr, op.eval(old, v, w), w)?;
         Ok(old)
     }
 
-    #[allow(missing_docs)]
+    /// Loads and reserves the address.
     pub fn load_reserved(&mut self, addr: u64, w: Width) -> Result<u64, Fault> {
         let v = self.load(addr, w)?;
         self.reserved = Some(addr);
         Ok(v)
     }
 
-    #[allow(missing_docs)]
+    /// Stores if the address is the reserved one; the reservation ends either way.
     pub fn store_conditional(&mut self, addr: u64, v: u64, w: Width) -> Result<u64, Fault> {
         self.bytes(addr, w)?;
         let holds = self.reserved.take() == Some(addr);
@@ -123,19 +122,19 @@ impl Toy {
         Ok(!holds as u64)
     }
 
-    #[allow(missing_docs)]
+    /// Notes the operation; a block is there if its first byte is.
     pub fn cache_block(&mut self, op: Cbo, addr: u64) -> Result<(), Fault> {
         self.bytes(addr, Width::U8)?;
         self.events.push(Event::CacheBlock(op, addr));
         Ok(())
     }
 
-    #[allow(missing_docs)]
+    /// Stops unless floating point is on.
     pub fn require_fp(&self) -> Result<(), Fault> {
         if self.fp_on { Ok(()) } else { Err(Fault::FpOff) }
     }
 
-    #[allow(missing_docs)]
+    /// Notes the operation; the result is made from the operands.
     pub fn fp(&mut self, op: Fp, fmt: Fmt, rm: u8, abc: [u64; 3]) -> Result<u64, Fault> {
         if rm == 5 || rm == 6 {
             return Err(Fault::ReservedRounding(rm));
@@ -144,7 +143,7 @@ impl Toy {
         Ok(mix(abc.into_iter().fold(op as u64 + 100 * fmt as u64, |h, v| mix(h ^ v))))
     }
 
-    #[allow(missing_docs)]
+    /// Notes the access; the old value is made from the number.
     pub fn csr(&mut self, op: CsrOp, csr: u16, src: u64, read: bool, write: bool) -> Result<u64, Fault> {
         self.events.push(Event::Csr { op, csr, src, read, write });
         Ok(mix(csr.into()))
