@@ -22,6 +22,11 @@ pub trait Worker: Send {
     fn blocks(&self) -> bool {
         false
     }
+    /// Whether everything that the guest has handed over has left for the host. Asked when the machine ends, so that
+    /// its last words are not lost.
+    fn drained(&self) -> bool {
+        true
+    }
     /// Name for the thread and for messages.
     fn name(&self) -> &str;
 }
