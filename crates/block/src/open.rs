@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use vm_memory::VolatileSlice;
 
-use crate::lock::{Access, FileLock, Lease, Owner};
+use crate::lock::{FileLock, Lease, Owner, lock_shared};
 use crate::qcow2::{Chain, Qcow2Disk, resolve};
 use crate::{Disk, DiskError, Format, RawDisk, probe::probe};
 
@@ -185,7 +185,7 @@ pub fn open(options: OpenOptions) -> Result<OpenDisk, DiskError> {
     let file = open_file(&path, read_only)?;
     let mut shared = Vec::new();
     let mut lease = if read_only {
-        shared.push(FileLock::take(&file, &path, Access::Shared)?);
+        shared.push(lock_shared(&file, &path, &owner)?);
         None
     } else {
         Some(Lease::take(&file, &path, &owner, epoch)?)
@@ -207,7 +207,7 @@ pub fn open(options: OpenOptions) -> Result<OpenDisk, DiskError> {
         Format::Qcow2 => {
             let backing = resolve(&file, &path, &chain)?;
             for layer in &backing {
-                shared.push(FileLock::take(&layer.file, &layer.path, Access::Shared)?);
+                shared.push(lock_shared(&layer.file, &layer.path, &owner)?);
                 layers.push(layer.path.clone());
             }
             let died = lease.as_ref().is_some_and(Lease::took_over);
@@ -235,4 +235,84 @@ fn open_file(path: &Path, read_only: bool) -> Result<File, DiskError> {
         ));
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::DiskErrorKind;
+    use crate::testing::{get, put};
+
+    fn kind_and_text(path: &Path, read_only: bool) -> (DiskErrorKind, String) {
+        let e = open(OpenOptions { read_only, ..OpenOptions::new(path, "t") }).unwrap_err();
+        assert!(!e.to_string().contains('\n'), "one paragraph: {e}");
+        assert_eq!(e.path(), path);
+        (e.kind(), e.to_string())
+    }
+
+    #[test]
+    fn what_is_no_disk_is_refused_and_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        for read_only in [false, true] {
+            assert_eq!(kind_and_text(&path, read_only).0, DiskErrorKind::NotFound);
+            assert_eq!(kind_and_text(dir.path(), read_only).0, DiskErrorKind::Unsupported);
+            assert_eq!(kind_and_text(Path::new("/dev/null"), read_only).0, DiskErrorKind::Unsupported);
+        }
+        assert_eq!(kind_and_text(Path::new("/dev/null/x"), false).0, DiskErrorKind::Io);
+        for (bytes, kind, word) in [
+            (&b""[..], DiskErrorKind::TooSmall, "empty"),
+            (&[1; 700], DiskErrorKind::TooSmall, "truncate -s 1024"),
+            (b"\x1f\x8b, packed", DiskErrorKind::Unsupported, "gunzip"),
+            (b"QFI\xfb\0\0\0\x03", DiskErrorKind::Corrupt, "ends within its header"),
+        ] {
+            fs::write(&path, bytes).unwrap();
+            let (found, text) = kind_and_text(&path, false);
+            assert!(found == kind && text.contains(word), "{found:?} {text}");
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_declared_format_is_not_guessed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let mut bytes = vec![0; 4096];
+        bytes[..6].copy_from_slice(b"\xfd7zXZ\0");
+        fs::write(&path, &bytes).unwrap();
+        let options = OpenOptions { format: Some(Format::Raw), ..OpenOptions::new(&path, "t") };
+        let mut disk = open(options.clone()).unwrap();
+        assert_eq!(get(&mut disk, 0, 4096).unwrap(), bytes);
+        put(&mut disk, 0, b"QFI\xfb\0\0\0\x03").unwrap();
+        drop(disk);
+        // Guessed now, it would be an image; declared, it stays raw.
+        assert_eq!(kind_and_text(&path, false).0, DiskErrorKind::Corrupt);
+        let mut disk: Box<dyn Disk> = open_disk(options).unwrap();
+        assert_eq!(get(&mut *disk, 0, 4).unwrap(), b"QFI\xfb");
+        assert!(disk.size() == 4096 && !disk.read_only());
+    }
+
+    #[test]
+    fn a_disk_opened_read_only_takes_no_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        for format in [Format::Raw, Format::Qcow2] {
+            let _ = fs::remove_file(&path);
+            match format {
+                Format::Raw => fs::write(&path, vec![0; 4096]).unwrap(),
+                Format::Qcow2 => crate::qcow2::create_image(&path, 4096).unwrap(),
+            }
+            let before = fs::read(&path).unwrap();
+            let mut disk = open(OpenOptions { read_only: true, ..OpenOptions::new(&path, "t") }).unwrap();
+            assert!(disk.read_only() && disk.format() == format && disk.epoch().is_none());
+            assert_eq!(put(&mut disk, 0, &[1; 512]).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+            assert!(disk.discard(0, 512).is_err() && disk.write_zeroes(0, 512, true).is_err());
+            disk.flush().unwrap();
+            drop(disk);
+            assert_eq!(fs::read(&path).unwrap(), before);
+        }
+    }
 }

@@ -231,9 +231,9 @@ impl Way {
         let at = libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
         let count = count.min(BATCH) as libc::c_int;
         loop {
-            // SAFETY: `count` of `iov`'s entries were filled by `Cursor::batch` from slices that outlive this
-            // call; only the kernel touches that memory, and it expects it to change underneath.
             let moved = match self {
+                // SAFETY: `count` of `iov`'s entries were filled by `Cursor::batch` from slices that outlive this
+                // call; only the kernel touches that memory, and it expects it to change underneath.
                 Way::Read => unsafe { libc::preadv(fd, iov.as_ptr(), count, at) },
                 // SAFETY: as above.
                 Way::Write => unsafe { libc::pwritev(fd, iov.as_ptr(), count, at) },

@@ -130,6 +130,33 @@ fn in_use(path: &Path, record: Option<Record>) -> DiskError {
     DiskError::InUse { path: path.to_path_buf(), holder, advice }
 }
 
+/// The record names another host, from which no lock may have reached us.
+fn far_owner(disk: &Path, record: &Record, at: &Path) -> DiskError {
+    DiskError::InUse {
+        path: disk.to_path_buf(),
+        holder: format!("{}, by its record", record.owner),
+        advice: format!(
+            "From here it cannot be told whether that host is alive. If it is down for certain, remove {} and try \
+             again.",
+            at.display()
+        ),
+    }
+}
+
+/// Locks `file` for reading. A record of this host without a lock is a dead writer's, and does not matter to a
+/// reader; one of another host does.
+///
+/// # Errors
+/// As [`FileLock::take`].
+pub fn lock_shared(file: &File, disk: &Path, owner: &Owner) -> Result<FileLock, DiskError> {
+    let lock = FileLock::take(file, disk, Access::Shared)?;
+    let at = Record::path_of(&disk.canonicalize().map_err(|e| DiskError::from_io(disk, "lock", e))?);
+    match Record::read(&at) {
+        Ok(Some(record)) if !record.owner.same_host(owner) => Err(far_owner(disk, &record, &at)),
+        _ => Ok(lock),
+    }
+}
+
 /// The right to write a disk: the exclusive lock and the record with our epoch.
 #[derive(Debug)]
 pub struct Lease {
@@ -185,6 +212,12 @@ impl Lease {
         let Some(at) = self.record_at.clone() else { return Ok(()) };
         match Record::read(&at) {
             Ok(None) => {}
+            Err(e) if e.kind() == io::ErrorKind::InvalidFilename => {
+                self.notes
+                    .push("its name is too long for a record beside it, so only a lock protects it".into());
+                self.record_at = None;
+                return Ok(());
+            }
             Ok(Some(old)) => self.succeed(old, epoch, &at)?,
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                 return Err(DiskError::from_io(&at, "read the lock record", e));
@@ -229,17 +262,7 @@ impl Lease {
                 self.notes.push(format!("taken over from {}, which is gone", old.owner));
                 old.epoch.saturating_add(1)
             }
-            None => {
-                return Err(DiskError::InUse {
-                    path: self.disk.clone(),
-                    holder: format!("{}, by its record", old.owner),
-                    advice: format!(
-                        "From here it cannot be told whether that host is alive. If it is down for certain, remove \
-                         {} and try again.",
-                        at.display()
-                    ),
-                });
-            }
+            None => return Err(far_owner(&self.disk, &old, at)),
         };
         self.took_over = true;
         Ok(())

@@ -109,12 +109,15 @@ fn a_record_of_another_host_is_not_taken_over() {
     Record { epoch: 7, owner: elsewhere("far") }.write(&at).unwrap();
     let e = opened(&path, "near").unwrap_err();
     assert_eq!(e.kind(), DiskErrorKind::InUse);
+    let reader = OpenOptions { read_only: true, ..OpenOptions::new(&path, "r") };
+    assert_eq!(open(reader.clone()).unwrap_err().kind(), DiskErrorKind::InUse);
     assert!(e.to_string().contains("instance 'far' on host beta") && e.to_string().contains("remove"), "{e}");
     assert_eq!(Record::read(&at).unwrap().unwrap().epoch, 7, "untouched");
     // The same host after a reboot: its processes are gone.
     let mut rebooted = Owner::this_process("near");
     rebooted.boot = "an-earlier-boot".into();
     Record { epoch: 7, owner: rebooted }.write(&at).unwrap();
+    open(reader).unwrap();
     let disk = opened(&path, "near").unwrap();
     assert_eq!(disk.epoch(), Some(8));
     assert!(disk.notes()[0].contains("taken over"), "{:?}", disk.notes());

@@ -125,16 +125,17 @@ fn our_images_are_good_and_known_to_qemu() {
         assert!(info.contains(word), "{word}: {info}");
     }
     // Large and sparse, over many L2 tables.
+    let place = |i: u64| (i * ((1 << 40) / 200)) & !511;
     create_image(&d.join("big.qcow2"), 1 << 40).unwrap();
     let mut disk = opened(&d.join("big.qcow2"));
     for i in 0..200u64 {
-        put(&mut disk, i * ((1 << 40) / 200) & !511, &pattern(i, 512)).unwrap();
+        put(&mut disk, place(i), &pattern(i, 512)).unwrap();
     }
     drop(disk);
     ok(&img, d, &["check", "big.qcow2"]);
     let mut disk = opened(&d.join("big.qcow2"));
     for i in 0..200u64 {
-        assert_eq!(get(&mut disk, i * ((1 << 40) / 200) & !511, 512).unwrap(), pattern(i, 512));
+        assert_eq!(get(&mut disk, place(i), 512).unwrap(), pattern(i, 512));
     }
 }
 

@@ -45,7 +45,7 @@ fn a_layer_grows_over_its_base_and_leaves_it_alone() {
     put(&mut disk, 99_999, b"over the seam").unwrap();
     want[99_999..100_012].copy_from_slice(b"over the seam");
     assert!(whole(&mut disk) == want);
-    assert_eq!(disk.layers(), [base.clone()]);
+    assert!(disk.layers().iter().eq([&base]));
     drop(disk);
     assert!(fs::read(&base).unwrap() == pattern(2, 100_000));
     assert!(fs::metadata(&top).unwrap().len() < 1 << 20, "sparse");
@@ -288,4 +288,30 @@ fn child_fills_its_file() {
         println!("{i} acknowledged");
     }
     panic!("the limit was never met");
+}
+
+#[test]
+#[ignore = "a measurement, not a check: cargo test -p strata-block --release -- --ignored --nocapture sequential"]
+fn sequential_write_speed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (raw, base, layer) = (dir.path().join("raw"), dir.path().join("base"), dir.path().join("layer"));
+    for path in [&raw, &base] {
+        fs::File::create(path).unwrap().set_len(1 << 30).unwrap();
+    }
+    for block in [4 << 10, 64 << 10, 1 << 20] {
+        for round in ["first", "again"] {
+            let _ = fs::remove_file(&layer);
+            create_overlay(&layer, &base, Format::Raw, None).unwrap();
+            for path in [&raw, &layer] {
+                let mut disk = opened(path).unwrap();
+                let mut data = pattern(1, block);
+                let start = std::time::Instant::now();
+                for at in (0..200u64 << 20).step_by(block) {
+                    disk.write(at, &[crate::testing::slice(&mut data)]).unwrap();
+                }
+                disk.flush().unwrap();
+                eprintln!("{round} {block:8} bytes {:5} {:?}", disk.format(), start.elapsed());
+            }
+        }
+    }
 }
