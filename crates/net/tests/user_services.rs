@@ -82,6 +82,20 @@ fn datagrams_go_out_and_their_answers_come_back() {
 }
 
 #[test]
+fn a_silent_flow_ends() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut guest = Guest::new(UserConfig::default());
+    let socket = guest.udp(5000);
+    guest.udp_send(socket, host(server.local_addr().unwrap().port()), b"x");
+    server.set_nonblocking(true).unwrap();
+    guest.until("the datagram", |_| server.recv(&mut [0; 4]).ok());
+    let now = std::time::Instant::now();
+    let due = guest.card.net.poll(now).unwrap();
+    assert!(due > Duration::from_secs(100), "{due:?}");
+    assert_eq!(guest.card.net.poll(now + due), None);
+}
+
+#[test]
 fn a_large_answer_comes_in_fragments() {
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();

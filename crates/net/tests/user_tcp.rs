@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{Guest, bytes, host};
 use smoltcp::socket::tcp;
-use strata_net::{Forward, OpenForward, UserConfig};
+use strata_net::{Forward, NetBackend, OpenForward, UserConfig};
 
 /// A server on loopback that runs `f` on its first connection.
 fn server<T: Send + 'static>(f: impl FnOnce(TcpStream) -> T + Send + 'static) -> (u16, JoinHandle<T>) {
@@ -168,6 +168,104 @@ fn a_hundred_connections_at_once() {
         assert!(guest.read_to_end(handle) == text(i), "connection {i}");
     }
     echo.join().unwrap();
+}
+
+#[test]
+fn many_downloads_share_the_way_to_the_guest() {
+    // Together their windows are larger than the queue of frames: they wait for room, and lose nothing.
+    const LEN: usize = 3 << 20;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let served = std::thread::spawn(move || {
+        let each = (0..8).map(|_| listener.accept().unwrap().0);
+        let each: Vec<_> =
+            each.map(|mut s| std::thread::spawn(move || s.write_all(&bytes(LEN)).unwrap())).collect();
+        each.into_iter().for_each(|t| t.join().unwrap());
+    });
+    let mut guest = Guest::new(UserConfig::default());
+    let handles: Vec<_> = (0..8).map(|_| guest.connect(host(port))).collect();
+    let mut got = vec![Vec::new(); handles.len()];
+    guest.until("all downloads", |g| {
+        for (handle, got) in handles.iter().zip(&mut got) {
+            while g.tcp(*handle).can_recv() {
+                let take = |data: &mut [u8]| {
+                    got.extend_from_slice(data);
+                    (data.len(), ())
+                };
+                g.tcp(*handle).recv(take).unwrap();
+            }
+        }
+        got.iter().all(|g| g.len() >= LEN).then_some(())
+    });
+    assert!(got.iter().all(|g| *g == bytes(LEN)));
+    served.join().unwrap();
+}
+
+#[test]
+fn a_host_that_reads_late_gets_all_after_time_wait_is_over() {
+    let (port, served) = server(|mut s| {
+        s.shutdown(Shutdown::Write).unwrap();
+        let mut one = [0];
+        s.read_exact(&mut one).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        [&one[..], &read_all(s)].concat()
+    });
+    let mut guest = Guest::new(UserConfig::default());
+    let handle = guest.connect(host(port));
+    assert!(guest.read_to_end(handle).is_empty());
+    // Fill the host's buffers to the brim, and ours after them.
+    let mut data = Vec::new();
+    let mut full = Instant::now();
+    while full.elapsed() < Duration::from_millis(60) {
+        if guest.tcp(handle).can_send() {
+            let next = bytes(10_000);
+            let n = guest.tcp(handle).send_slice(&next).unwrap();
+            data.extend_from_slice(&next[..n]);
+            full = Instant::now();
+        }
+        guest.step();
+    }
+    guest.tcp(handle).close();
+    let far_later = Instant::now() + Duration::from_secs(30);
+    for _ in 0..50 {
+        guest.step();
+    }
+    guest.card.net.poll(far_later);
+    guest.until("the server", |g| {
+        g.card.net.poll(far_later);
+        served.is_finished().then_some(())
+    });
+    let got = served.join().unwrap();
+    assert!(got == data, "{} of {} bytes", got.len(), data.len());
+}
+
+#[test]
+fn the_descriptor_tells_when_the_host_has_something() {
+    let (port, served) = server(|mut s| {
+        std::thread::sleep(Duration::from_millis(100));
+        s.write_all(b"late").unwrap();
+        let mut one = [0];
+        let _ = s.read(&mut one); // until the guest goes
+    });
+    let mut guest = Guest::new(UserConfig::default());
+    let handle = guest.connect(host(port));
+    assert!(guest.connected(handle));
+    for _ in 0..3 {
+        guest.step();
+    }
+    let ready = |guest: &Guest, millis: i64| {
+        let limit = rustix::time::Timespec { tv_sec: millis / 1000, tv_nsec: millis % 1000 * 1_000_000 };
+        let fd = guest.card.net.poll_fd();
+        let mut fds = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut fds, Some(&limit)).unwrap() == 1
+    };
+    assert!(!ready(&guest, 0), "nothing yet");
+    assert!(ready(&guest, 10_000) && ready(&guest, 0), "and it stays so until it is looked at");
+    guest.card.net.poll(Instant::now());
+    assert!(!ready(&guest, 0));
+    guest.until("the word", |g| (g.tcp(handle).recv_queue() == 4).then_some(()));
+    drop(guest);
+    served.join().unwrap();
 }
 
 #[test]

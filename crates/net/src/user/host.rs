@@ -103,6 +103,11 @@ impl Host {
         epoll::add(&self.epoll, fd, EventData::new_u64(token.pack()), EventFlags::IN)
     }
 
+    /// Watches a socket no more.
+    pub fn unwatch(&self, fd: impl AsFd) {
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
     /// Watches a stream for every change of either direction.
     pub fn watch_stream(&self, fd: impl AsFd, token: Token) -> Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;

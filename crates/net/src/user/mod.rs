@@ -351,6 +351,7 @@ impl Stack {
         let Stack { link, host, .. } = self;
         let due = [
             self.tcp.run(link),
+            self.tcp.resume_forwards(host, link.now),
             self.dns.expire(host, link),
             self.udp.expire(link.now),
             self.icmp.expire(link.now),

@@ -64,6 +64,8 @@ pub struct Stream {
     fin_passed: bool,
     /// The host's peer has sent FIN.
     host_fin: bool,
+    /// What the guest sent before its FIN and the host has not taken yet: TIME-WAIT's end would throw it away.
+    rest: Vec<u8>,
 }
 
 /// What is to be done with a connection after it was served.
@@ -81,7 +83,7 @@ impl Stream {
     pub fn new(socket: tcp::Socket<'static>) -> Stream {
         let mut set = SocketSet::new(Vec::with_capacity(1));
         let handle = set.add(socket);
-        Stream { set, handle, guest_fin: false, fin_passed: false, host_fin: false }
+        Stream { set, handle, guest_fin: false, fin_passed: false, host_fin: false, rest: Vec::new() }
     }
 
     pub fn socket(&mut self) -> &mut tcp::Socket<'static> {
@@ -124,6 +126,9 @@ impl Conn {
         link: &mut Link,
     ) -> Next {
         let Phase::Open(stream) = &mut self.phase else { return Next::Wait };
+        if stream.socket().state() == tcp::State::Established {
+            stream.socket().set_timeout(None); // it was for the guest's first answer
+        }
         let mut reset = false;
         if let Some(host) = &self.host {
             reset |= push(stream, host, &mut self.writable).is_err();
@@ -160,22 +165,46 @@ impl Conn {
         self.host.is_none()
     }
 
-    /// Whether a new SYN may take the connection's place (RFC 9293 section 3.10.7.4, TIME-WAIT).
-    pub fn may_be_replaced(&mut self) -> bool {
-        match &mut self.phase {
-            Phase::Connecting { .. } => false,
-            Phase::Open(stream) => {
-                matches!(stream.socket().state(), tcp::State::Closed | tcp::State::TimeWait)
+    /// What a new SYN of the guest finds here.
+    pub fn place(&mut self) -> Place {
+        let Phase::Open(stream) = &mut self.phase else { return Place::InUse };
+        match stream.socket().state() {
+            tcp::State::Closed | tcp::State::TimeWait if stream.delivered() => {
+                if !stream.both_fin() {
+                    reset_host(&mut self.host);
+                }
+                Place::Free
             }
+            tcp::State::Closed | tcp::State::TimeWait => Place::Draining,
+            _ => Place::InUse,
         }
     }
 }
 
+/// Whether a new connection of the same addresses and ports may begin (RFC 9293 section 3.10.7.4, TIME-WAIT).
+#[derive(Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The old one is over.
+    Free,
+    /// The old one is over for the guest, but the host has not yet taken all of its data.
+    Draining,
+    /// The old one is alive.
+    InUse,
+}
+
 impl Stream {
+    fn both_fin(&self) -> bool {
+        self.guest_fin && self.host_fin
+    }
+
+    /// Whether the host has taken all that the guest sent.
+    fn delivered(&mut self) -> bool {
+        self.rest.is_empty() && !self.socket().can_recv()
+    }
+
     /// Whether nothing is left to do; closes the host's stream in the way that the guest's side ended.
     fn is_over(&mut self, host: &mut Option<OwnedFd>) -> bool {
-        let delivered = !self.socket().can_recv();
-        let both = self.guest_fin && self.host_fin;
+        let (delivered, both) = (self.delivered(), self.both_fin());
         match self.socket().state() {
             // The guest has taken its SYN back, or its reset came before the connection stood.
             tcp::State::Listen => reset_host(host),
@@ -204,7 +233,7 @@ pub fn reset_host(host: &mut Option<OwnedFd>) {
 
 /// Guest to host. An error means that the host's connection is gone.
 fn push(stream: &mut Stream, host: &OwnedFd, writable: &mut bool) -> Result<(), Errno> {
-    while *writable && stream.socket().can_recv() {
+    while *writable && stream.socket().can_recv() && stream.rest.is_empty() {
         let sent = stream.socket().recv(|data| match rustix::net::send(host, data, SendFlags::NOSIGNAL) {
             Ok(n) => (n, Ok(())),
             Err(e) => (0, Err(e)),
@@ -216,7 +245,22 @@ fn push(stream: &mut Stream, host: &OwnedFd, writable: &mut bool) -> Result<(), 
             Err(_) => break, // nothing to take after all
         }
     }
-    if stream.guest_fin && !stream.fin_passed && !stream.socket().can_recv() {
+    while stream.socket().state() == tcp::State::TimeWait && stream.socket().can_recv() {
+        let Stream { set, handle, rest, .. } = stream;
+        let _ = set.get_mut::<tcp::Socket>(*handle).recv(|data| {
+            rest.extend_from_slice(data);
+            (data.len(), ())
+        });
+    }
+    while *writable && !stream.rest.is_empty() {
+        match rustix::net::send(host, &stream.rest, SendFlags::NOSIGNAL) {
+            Ok(n) => drop(stream.rest.drain(..n)),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => *writable = false,
+            Err(e) => return Err(e),
+        }
+    }
+    if stream.guest_fin && !stream.fin_passed && stream.delivered() {
         stream.fin_passed = true;
         rustix::net::shutdown(host, Shutdown::Write)?;
     }

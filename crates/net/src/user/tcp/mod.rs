@@ -22,7 +22,7 @@ use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::wire::{HardwareAddress, IpCidr};
 
-use self::conn::{Conn, Next, Phase, Stream, reset_host};
+use self::conn::{Conn, Next, Phase, Place, Stream, reset_host};
 use self::wire::Wire;
 use super::dns::Dns;
 use super::frame::Ip;
@@ -41,6 +41,8 @@ const IDLE_OPEN: Duration = Duration::from_secs(300);
 const FORWARD_TIMEOUT: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(75);
 /// First of the gateway's ports used for forwarded connections (RFC 6335's dynamic range).
 const FIRST_PORT: u16 = 49_152;
+/// How long a forwarded port rests after the process could not accept.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Connections accepted on one port in one go.
 const ACCEPTS: usize = 16;
 
@@ -63,6 +65,8 @@ struct Listener {
     number: u32,
     socket: OwnedFd,
     guest_port: u16,
+    /// Not watched until then: the process had no descriptor for what came.
+    paused: Option<Instant>,
 }
 
 /// All connections.
@@ -107,7 +111,7 @@ impl Tcp {
 
     /// Adds a forwarded port, whose socket listens and is nonblocking.
     pub fn add_forward(&mut self, number: u32, socket: OwnedFd, guest_port: u16) {
-        self.listeners.push(Listener { number, socket, guest_port });
+        self.listeners.push(Listener { number, socket, guest_port, paused: None });
     }
 
     fn now(&self, link: &Link) -> smoltcp::time::Instant {
@@ -131,8 +135,11 @@ impl Tcp {
         let now = self.now(link);
         if let Some(id) = self.conns.find(&key) {
             let Some((_, conn)) = self.conns.get_mut(id) else { return };
-            if opens && conn.may_be_replaced() {
+            let place = if opens { conn.place() } else { Place::InUse };
+            if place == Place::Free {
                 self.conns.remove(id);
+            } else if place == Place::Draining {
+                return; // the guest will send its SYN again
             } else {
                 conn.last = link.now;
                 match &mut conn.phase {
@@ -285,24 +292,32 @@ impl Tcp {
     pub fn forward_event(&mut self, number: u32, host: &Host, link: &mut Link) {
         let Some(at) = self.listeners.iter().position(|l| l.number == number) else { return };
         for _ in 0..ACCEPTS {
-            let Some(listener) = self.listeners.get(at) else { return };
+            let Some(listener) = self.listeners.get_mut(at) else { return };
             let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
             let fd = match rustix::net::accept_with(&listener.socket, flags) {
                 Ok(fd) => fd,
                 Err(Errno::CONNABORTED | Errno::INTR) => continue,
-                Err(_) => return,
+                Err(Errno::AGAIN) => return,
+                Err(e) => {
+                    tracing::warn!(
+                        "user network: cannot accept a forwarded connection: {e}; see `ulimit -n`"
+                    );
+                    host.unwatch(&listener.socket);
+                    listener.paused = link.now.checked_add(ACCEPT_PAUSE);
+                    return;
+                }
             };
             let to = SocketAddrV4::new(GUEST, listener.guest_port);
             if !self.make_room(link.now) {
                 reset_host(&mut Some(fd));
                 continue;
             }
-            self.forward(fd, to, host);
+            self.forward(fd, to, host, link.now);
         }
     }
 
     /// Connects an accepted stream to the guest.
-    fn forward(&mut self, fd: OwnedFd, to: SocketAddrV4, host: &Host) {
+    fn forward(&mut self, fd: OwnedFd, to: SocketAddrV4, host: &Host, now: Instant) {
         let _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
         let Some(from) = self.free_port(to) else { return };
         let mut socket = new_socket(buffer_size(self.conns.len()));
@@ -312,7 +327,7 @@ impl Tcp {
             return;
         }
         let phase = Phase::Open(Box::new(Stream::new(socket)));
-        let conn = Conn::new(phase, fd, self.epoch);
+        let conn = Conn::new(phase, fd, now);
         if let Some(id) = self.insert(FlowKey { guest: to, far: from }, conn, host) {
             self.queue(id);
         }
@@ -338,6 +353,15 @@ impl Tcp {
             conn.queued = true;
             self.work.push_back(id);
         }
+    }
+
+    /// Watches forwarded ports again whose rest is over; gives when the next one's is.
+    pub fn resume_forwards(&mut self, host: &Host, now: Instant) -> Option<Instant> {
+        for listener in self.listeners.iter_mut().filter(|l| l.paused.is_some_and(|t| t <= now)) {
+            let watched = host.watch(&listener.socket, Token::Forward(listener.number));
+            listener.paused = if watched.is_ok() { None } else { now.checked_add(ACCEPT_PAUSE) };
+        }
+        self.listeners.iter().filter_map(|l| l.paused).min()
     }
 
     /// Whether connections wait for room to the guest.
