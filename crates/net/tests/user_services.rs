@@ -5,10 +5,8 @@ mod common;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
-use common::{Guest, MAC, bytes, host};
-use smoltcp::phy::ChecksumCapabilities;
+use common::{Guest, MAC, bytes, host, ping};
 use smoltcp::socket::{dhcpv4, icmp, tcp, udp};
-use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr};
 use strata_net::user::plan::{DNS, GATEWAY, GUEST};
 use strata_net::{MAX_FRAME, NetBackend, OpenForward, Resolvers, UserConfig};
 
@@ -302,29 +300,6 @@ fn a_forwarded_datagram_port_serves_several_peers() {
         assert_eq!(peer.recv_from(&mut got).unwrap(), (1, addr));
         assert_eq!(got[0], i as u8 + 100);
     }
-}
-
-/// Whether `to` answers a ping of `len` bytes within so many steps.
-fn ping(guest: &mut Guest, to: Ipv4Addr, len: usize) -> bool {
-    let handle = guest.icmp(icmp::Endpoint::Ident(0x77));
-    let data = bytes(len);
-    let request = Icmpv4Repr::EchoRequest { ident: 0x77, seq_no: 3, data: &data };
-    let socket: &mut icmp::Socket = guest.sockets.get_mut(handle);
-    let space = socket.send(request.buffer_len(), to.into()).unwrap();
-    request.emit(&mut Icmpv4Packet::new_unchecked(space), &ChecksumCapabilities::default());
-    for _ in 0..200 {
-        guest.step();
-        let socket: &mut icmp::Socket = guest.sockets.get_mut(handle);
-        let Ok((message, from)) = socket.recv() else { continue };
-        let packet = Icmpv4Packet::new_checked(message).unwrap();
-        let reply = Icmpv4Repr::parse(&packet, &ChecksumCapabilities::default()).unwrap();
-        assert_eq!(from, to.into());
-        assert_eq!(reply, Icmpv4Repr::EchoReply { ident: 0x77, seq_no: 3, data: &data });
-        guest.sockets.remove(handle);
-        return true;
-    }
-    guest.sockets.remove(handle);
-    false
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 #![allow(dead_code)] // each test file uses its part
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::phy::{ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::{icmp, tcp, udp};
-use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, IpEndpoint};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, Icmpv4Packet, Icmpv4Repr, IpCidr, IpEndpoint};
 use strata_net::user::plan::{GATEWAY, GUEST};
 use strata_net::{MAX_FRAME, NetBackend, UserConfig, UserNet};
 
@@ -223,4 +224,50 @@ pub fn bytes(len: usize) -> Vec<u8> {
     }
     out.truncate(len);
     out
+}
+
+/// Gives the test's thread a network namespace of its own; false, with a word about why, where it can have none.
+pub fn own_network() -> bool {
+    let obstacle = if !rustix::process::geteuid().is_root() {
+        "only root may make a network namespace"
+    } else if Command::new("ip").arg("-V").output().is_err() {
+        "there is no `ip` command"
+    // SAFETY: a new network namespace for this thread alone; no descriptor or memory is affected.
+    } else if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
+        "the host allows no new network namespace"
+    } else {
+        ip("link set lo up");
+        return true;
+    };
+    println!("skipped: {obstacle}");
+    false
+}
+
+/// Runs the `ip` command in the thread's network.
+pub fn ip(args: &str) {
+    let out = Command::new("ip").args(args.split(' ')).output().unwrap();
+    assert!(out.status.success(), "ip {args}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// Whether `to` answers a ping of `len` bytes within so many steps.
+pub fn ping(guest: &mut Guest, to: Ipv4Addr, len: usize) -> bool {
+    let handle = guest.icmp(icmp::Endpoint::Ident(0x77));
+    let data = bytes(len);
+    let request = Icmpv4Repr::EchoRequest { ident: 0x77, seq_no: 3, data: &data };
+    let socket: &mut icmp::Socket = guest.sockets.get_mut(handle);
+    let space = socket.send(request.buffer_len(), to.into()).unwrap();
+    request.emit(&mut Icmpv4Packet::new_unchecked(space), &ChecksumCapabilities::default());
+    for _ in 0..200 {
+        guest.step();
+        let socket: &mut icmp::Socket = guest.sockets.get_mut(handle);
+        let Ok((message, from)) = socket.recv() else { continue };
+        let packet = Icmpv4Packet::new_checked(message).unwrap();
+        let reply = Icmpv4Repr::parse(&packet, &ChecksumCapabilities::default()).unwrap();
+        assert_eq!(from, to.into());
+        assert_eq!(reply, Icmpv4Repr::EchoReply { ident: 0x77, seq_no: 3, data: &data });
+        guest.sockets.remove(handle);
+        return true;
+    }
+    guest.sockets.remove(handle);
+    false
 }
