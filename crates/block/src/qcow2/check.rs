@@ -6,8 +6,9 @@
 //! that may be written in place ("copied") exactly one reference. A truncated file fails the first, a damaged or
 //! doubly used one the second, and neither is then made worse by writing to it.
 //!
-//! A writer that loses power between two write-backs can leave an L2 entry whose refcount never reached the
-//! disk. That one defect is repaired ([`Report::repair`]) if the caller knows that its writer died.
+//! A writer that loses power between two write-backs can leave an L2 entry on the disk whose refcount is not there
+//! yet, or is there no more. Refcounts that are too low, of clusters that nothing else uses, are repaired
+//! ([`Report::repair`]) if the caller knows that the writer died.
 //!
 //! Not checked: leaked clusters (harmless), tables of internal snapshots, contents of compressed clusters.
 
@@ -22,12 +23,17 @@ use crate::DiskError;
 /// L2 tables read at open at the most: 64 MiB map 512 GiB of disk at 64 KiB a cluster. Larger images are opened
 /// with only their L1 and refcount tables checked; reads past the end of the file still fail then.
 const MAX_L2_BYTES: u64 = 64 << 20;
-/// Host clusters counted at the most, one byte each.
-const MAX_HOST_CLUSTERS: u64 = 64 << 20;
+/// Host clusters counted at the most, two bytes each: a file of 2 TiB at 64 KiB a cluster.
+const MAX_HOST_CLUSTERS: u64 = 32 << 20;
+
+/// In a count: one of the users is not a compressed cluster, so it needs the cluster for itself.
+const PLAIN: u16 = 1 << 15;
+/// The rest of a count; this value means "as many or more".
+const MANY: u16 = PLAIN - 1;
 
 const COPIED: u64 = 1 << 63;
 const COMPRESSED: u64 = 1 << 62;
-const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+pub(crate) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 const ZERO: u64 = 1;
 
 /// Outcome of a check that found the image usable, perhaps after [`Report::repair`].
@@ -35,8 +41,12 @@ const ZERO: u64 = 1;
 pub(crate) struct Report {
     /// Whether the whole map was read, or only its top because it is too large.
     pub(crate) complete: bool,
-    /// Where a refcount of 0 should be 1: byte offset of the 16-bit refcount in the file.
-    missing: Vec<u64>,
+    /// Offsets of the L2 tables.
+    pub(crate) tables: Vec<u64>,
+    /// Whether there are compressed clusters (or may be, if not everything was read).
+    pub(crate) compressed: bool,
+    /// 16-bit refcounts that are too low: byte offset in the file, and what it should be.
+    missing: Vec<(u64, u16)>,
 }
 
 impl Report {
@@ -47,8 +57,8 @@ impl Report {
 
     /// Writes the missing refcounts and makes them durable. Returns how many.
     pub(crate) fn repair(&self, file: &File) -> io::Result<usize> {
-        for &at in &self.missing {
-            file.write_all_at(&1u16.to_be_bytes(), at)?;
+        for &(at, count) in &self.missing {
+            file.write_all_at(&count.to_be_bytes(), at)?;
         }
         file.sync_data()?;
         Ok(self.missing.len())
@@ -63,7 +73,7 @@ pub(crate) fn check(
     writing: bool,
     path: &Path,
 ) -> Result<Report, DiskError> {
-    let mut map = Map { file, len, header, path, counts: None, copied: Vec::new() };
+    let mut map = Map { file, len, header, path, counts: None, copied: Vec::new(), compressed: false };
     let l1_used = u64::from(header.l1_entries).min(header.size.div_ceil(header.l2_span()));
     let l1 = map.table(header.l1_offset, l1_used * 8)?;
     let tables: Vec<u64> = words(&l1).map(|e| e & OFFSET).filter(|&o| o != 0).collect();
@@ -74,7 +84,7 @@ pub(crate) fn check(
     }
     map.own_structures(l1_used)?;
     for (l1_entry, &table) in words(&l1).filter(|e| e & OFFSET != 0).zip(&tables) {
-        map.refer(table, "an L2 table")?;
+        map.refer(table, PLAIN, "an L2 table")?;
         if !complete {
             continue;
         }
@@ -85,17 +95,18 @@ pub(crate) fn check(
         words(&bytes).try_for_each(|entry| map.data(entry))?;
     }
     let missing = map.compare()?;
-    Ok(Report { complete, missing })
+    Ok(Report { complete, compressed: map.compressed || !complete, missing, tables })
 }
 
-/// The walk's state: what is read, and how often each host cluster was referred to (255 means "or more").
+/// The walk's state: what is read, and how often each host cluster was referred to (see [`PLAIN`] and [`MANY`]).
 struct Map<'a> {
     file: &'a File,
     len: u64,
     header: &'a Header,
     path: &'a Path,
-    counts: Option<Vec<u8>>,
+    counts: Option<Vec<u16>>,
     copied: Vec<u64>,
+    compressed: bool,
 }
 
 impl Map<'_> {
@@ -116,15 +127,15 @@ impl Map<'_> {
     /// Header, L1 and refcount structures refer to themselves.
     fn own_structures(&mut self, l1_used: u64) -> Result<(), DiskError> {
         let (cluster, h) = (self.header.cluster(), self.header);
-        self.refer(0, "the header")?;
+        self.refer(0, PLAIN, "the header")?;
         for i in 0..(l1_used * 8).div_ceil(cluster) {
-            self.refer(h.l1_offset + i * cluster, "the L1 table")?;
+            self.refer(h.l1_offset + i * cluster, PLAIN, "the L1 table")?;
         }
         for i in 0..u64::from(h.reftable_clusters) {
-            self.refer(h.reftable_offset + i * cluster, "the refcount table")?;
+            self.refer(h.reftable_offset + i * cluster, PLAIN, "the refcount table")?;
         }
         for block in self.refblocks()?.into_iter().filter(|&b| b != 0) {
-            self.refer(block, "a refcount block")?;
+            self.refer(block, PLAIN, "a refcount block")?;
         }
         Ok(())
     }
@@ -138,7 +149,7 @@ impl Map<'_> {
     }
 
     /// One reference to the cluster at host offset `at`.
-    fn refer(&mut self, at: u64, what: &str) -> Result<(), DiskError> {
+    fn refer(&mut self, at: u64, plain: u16, what: &str) -> Result<(), DiskError> {
         let cluster = self.header.cluster();
         if !at.is_multiple_of(cluster) {
             return self.corrupt(format!("{what} at {at:#x} is not on a cluster boundary"));
@@ -148,7 +159,7 @@ impl Map<'_> {
             return self.corrupt(format!("{what} should be at byte {at}, but the file has only {len} bytes"));
         }
         if let Some(count) = self.counts.as_mut().and_then(|c| c.get_mut((at / cluster) as usize)) {
-            *count = count.saturating_add(1);
+            *count = (*count & PLAIN) | ((*count & MANY) + 1).min(MANY) | plain;
         }
         Ok(())
     }
@@ -167,10 +178,11 @@ impl Map<'_> {
         if entry & COPIED != 0 {
             self.copied.push(at);
         }
-        self.refer(at, what)
+        self.refer(at, PLAIN, what)
     }
 
     fn compressed(&mut self, entry: u64) -> Result<(), DiskError> {
+        self.compressed = true;
         let offset_bits = 62 - (self.header.cluster_bits - 8);
         let start = entry & ((1 << offset_bits) - 1);
         let sectors = ((entry & !(COPIED | COMPRESSED)) >> offset_bits) + 1;
@@ -185,20 +197,20 @@ impl Map<'_> {
         }
         let mut at = first;
         while at <= last && at < self.len {
-            self.refer(at, "a compressed cluster")?;
+            self.refer(at, 0, "a compressed cluster")?;
             at += cluster;
         }
         Ok(())
     }
 
-    /// Compares the counted references with the stored refcounts; returns those that could be repaired.
-    fn compare(&self) -> Result<Vec<u64>, DiskError> {
+    /// Compares the counted references with the stored refcounts; returns those that can be repaired.
+    fn compare(&self) -> Result<Vec<(u64, u16)>, DiskError> {
         let Some(counts) = &self.counts else { return Ok(Vec::new()) };
         let order = self.header.refcount_order;
         let cluster = self.header.cluster();
         let per_block = (cluster * 8) >> order;
         let blocks = self.refblocks()?;
-        let mut stored = vec![0u8; counts.len()];
+        let mut stored = vec![0u16; counts.len()];
         let mut missing = Vec::new();
         for (b, part) in stored.chunks_mut(per_block as usize).enumerate() {
             let block_at = blocks.get(b).copied().unwrap_or(0);
@@ -206,12 +218,15 @@ impl Map<'_> {
             for (i, slot) in part.iter_mut().enumerate() {
                 *slot = refcount(&block, i, order);
                 let index = b * per_block as usize + i;
-                let want = counts.get(index).copied().unwrap_or(0);
+                let count = counts.get(index).copied().unwrap_or(0);
+                let (want, plain) = (count & MANY, count & PLAIN != 0);
                 if *slot >= want {
                     continue;
                 }
-                if *slot == 0 && want == 1 && order == 4 && block_at != 0 {
-                    missing.push(block_at + i as u64 * 2);
+                // Shared by compressed clusters, or used by one entry alone: nobody else's data is there.
+                let sound = want == 1 || (want < MANY && !plain);
+                if sound && order == 4 && block_at != 0 {
+                    missing.push((block_at + i as u64 * 2, want));
                 } else {
                     let at = index as u64 * cluster;
                     return self
@@ -230,17 +245,17 @@ impl Map<'_> {
     }
 }
 
-/// Refcount `index` of a block, at most 255. Entries narrower than a byte count from the low bits up.
-fn refcount(block: &[u8], index: usize, order: u32) -> u8 {
+/// Refcount `index` of a block, at most [`MANY`]. Entries narrower than a byte count from the low bits up.
+fn refcount(block: &[u8], index: usize, order: u32) -> u16 {
     let bits = 1usize << order;
     if bits < 8 {
         let byte = block.get(index * bits / 8).copied().unwrap_or(0);
-        return (byte >> (index * bits % 8)) & ((1u16 << bits) - 1) as u8;
+        return u16::from(byte >> (index * bits % 8)) & ((1 << bits) - 1);
     }
     let bytes = bits / 8;
     let entry = block.get(index * bytes..(index + 1) * bytes).unwrap_or(&[]);
-    let value = entry.iter().fold(0u64, |v, &b| v << 8 | u64::from(b));
-    value.min(255) as u8
+    let value = entry.iter().fold(0u64, |v, &b| (v << 8) | u64::from(b));
+    value.min(u64::from(MANY)) as u16
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
