@@ -117,6 +117,11 @@ impl VcpuShared {
         self.alert();
     }
 
+    /// The latched bits that the vCPU has not taken yet: they belong to its saved state.
+    pub fn latched(&self) -> u64 {
+        self.latched.load(SeqCst)
+    }
+
     /// Takes the latched bits.
     pub fn take_latched(&self) -> u64 {
         if self.latched.load(Relaxed) == 0 { 0 } else { self.latched.swap(0, SeqCst) }

@@ -1,0 +1,170 @@
+//! The hart's inside: everything that an instruction can read or change.
+//!
+//! The interpreter keeps decoded blocks apart from this (`interp/block.rs`), so that a block can be walked while its
+//! instructions change the core. What invalidates blocks is told by two numbers here: the fetch TLB's stamp (which
+//! virtual addresses still mean what) and [`Core::code_generation`] (which bytes may have changed).
+//!
+//! Named methods for everything that changes what an address or an interrupt means: [`Core::mode_changed`],
+//! [`Core::set_status`], [`Core::set_satp`], [`Core::protection_changed`], [`Core::fence_i`], [`Core::forget`].
+
+use crate::config::HartConfig;
+use crate::csr::{Csrs, status};
+use crate::mmu::{DataContext, Mmu};
+use crate::trap::{Cause, Privilege, Spin};
+use std::sync::Arc;
+use strata_engine::{Bus, Clock, VcpuShared};
+use strata_memory::GuestRam;
+
+/// What LR reserved. SC compares the value in memory with it: another hart's store of the same value is not noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reservation {
+    pub va: u64,
+    pub pa: u64,
+    pub value: u64,
+    /// 4 or 8.
+    pub bytes: u8,
+}
+
+/// See the module.
+#[repr(C)]
+pub(crate) struct Core {
+    /// Integer registers, then, at 32, a slot for writes to x0 (the block builder renames them). x0 itself may be
+    /// written by a CSR instruction and is cleared after every block.
+    pub x: [u64; 64],
+    /// Floating-point registers, raw.
+    pub f: [u64; 32],
+    /// Address of the running block; between blocks, of the next instruction.
+    pub pc: u64,
+    /// Where to go after the running block.
+    pub next: u64,
+    /// Instructions retired since power-on; the running block is counted whole.
+    pub retired: u64,
+    /// When `retired` reaches this, the loop looks at timers and interrupts.
+    pub poll_at: u64,
+    pub mmu: Mmu,
+    pub csr: Csrs,
+    pub privilege: Privilege,
+    /// The trap behind an [`crate::trap::Exit::Trap`].
+    pub raised: (Cause, u64),
+    pub reservation: Option<Reservation>,
+    /// Grows when bytes fetched earlier may have changed.
+    pub code_generation: u64,
+    /// When to read the clock again, in retired instructions.
+    pub clock_at: u64,
+    /// The timers' bits of `mip` when the clock was last read.
+    pub timers: u64,
+    /// In WFI.
+    pub waiting: bool,
+    pub spin: Spin,
+    pub config: HartConfig,
+    pub ram: GuestRam,
+    pub bus: Arc<dyn Bus>,
+    pub clock: Arc<dyn Clock>,
+    pub shared: Arc<VcpuShared>,
+}
+
+impl Core {
+    /// A hart after power-on.
+    pub fn new(config: HartConfig, ram: GuestRam, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>) -> Core {
+        let mut core = Core {
+            x: [0; 64],
+            f: [0; 32],
+            pc: 0,
+            next: 0,
+            retired: 0,
+            poll_at: 0,
+            mmu: Mmu::new(),
+            csr: Csrs::reset(&config),
+            privilege: Privilege::Machine,
+            raised: (Cause::Illegal, 0),
+            reservation: None,
+            code_generation: 1,
+            clock_at: 0,
+            timers: 0,
+            waiting: false,
+            spin: Spin::default(),
+            config,
+            ram,
+            bus,
+            clock,
+            shared: Arc::new(VcpuShared::default()),
+        };
+        core.mode_changed();
+        core
+    }
+
+    /// Makes the loop look at interrupts before the next block.
+    pub fn poll_soon(&mut self) {
+        self.poll_at = 0;
+        self.clock_at = 0;
+    }
+
+    /// Makes the loop look at interrupts before the next block, with the timers as they were last seen: for changes
+    /// that enable interrupts but move no deadline.
+    pub fn check_interrupts(&mut self) {
+        self.poll_at = 0;
+    }
+
+    /// The mode in which loads and stores happen.
+    pub fn data_privilege(&self) -> Privilege {
+        let m = self.csr.mstatus;
+        if m & status::MPRV != 0 && self.privilege == Privilege::Machine {
+            Privilege::from_bits(m >> status::MPP_SHIFT & 3).unwrap_or(Privilege::User)
+        } else {
+            self.privilege
+        }
+    }
+
+    /// Selects the TLBs that belong to the privilege and the bits of `mstatus`. Call after a change of either.
+    pub fn mode_changed(&mut self) {
+        let m = self.csr.mstatus;
+        let data = match self.data_privilege() {
+            Privilege::Machine => DataContext::Bare,
+            _ if m & status::MXR != 0 => DataContext::Odd,
+            Privilege::User => DataContext::User,
+            Privilege::Supervisor if m & status::SUM != 0 => DataContext::SupervisorSum,
+            Privilege::Supervisor => DataContext::Supervisor,
+        };
+        self.mmu.data.select(data);
+        self.mmu.fetch.select(self.privilege);
+    }
+
+    /// Sets `mstatus` to a legal value.
+    pub fn set_status(&mut self, new: u64) {
+        let old = std::mem::replace(&mut self.csr.mstatus, new);
+        if (old ^ new) & (status::MPRV | status::MPP | status::SUM | status::MXR) != 0 {
+            self.mode_changed();
+        }
+        if new & !old & (status::SIE | status::MIE) != 0 {
+            self.check_interrupts();
+        }
+    }
+
+    /// Writes `satp`: an unknown mode leaves it as it is.
+    pub fn set_satp(&mut self, new: u64) {
+        if crate::mmu::known_mode(new) && new != self.csr.satp {
+            self.csr.satp = new;
+            self.mmu.flush_all();
+        }
+    }
+
+    /// PMP, or a rule of translation in `menvcfg`, has changed.
+    pub fn protection_changed(&mut self) {
+        self.mmu.flush_all();
+    }
+
+    /// Bytes fetched from now on are those that memory holds now.
+    pub fn fence_i(&mut self) {
+        self.code_generation += 1;
+        self.mmu.fetch.new_stamps();
+    }
+
+    /// Drops everything derived: translations and knowledge of code. Call after registers or RAM were replaced.
+    pub fn forget(&mut self) {
+        self.mmu.flush_all();
+        self.fence_i();
+        self.mode_changed();
+        self.spin = Spin::default();
+        self.poll_soon();
+    }
+}

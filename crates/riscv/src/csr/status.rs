@@ -1,0 +1,58 @@
+//! `mstatus` and its view `sstatus`.
+//!
+//! *The RISC-V Instruction Set Manual*, volume II, "Machine Status Registers", "Supervisor Status Register".
+//! SD is never stored; UXL and SXL are fixed at 64 bits; memory is little-endian in every mode; there is no V.
+
+pub(crate) const SIE: u64 = 1 << 1;
+pub(crate) const MIE: u64 = 1 << 3;
+pub(crate) const SPIE: u64 = 1 << 5;
+pub(crate) const MPIE: u64 = 1 << 7;
+pub(crate) const SPP: u64 = 1 << 8;
+pub(crate) const MPP: u64 = 3 << 11;
+pub(crate) const MPP_SHIFT: u32 = 11;
+pub(crate) const FS: u64 = 3 << 13;
+pub(crate) const MPRV: u64 = 1 << 17;
+pub(crate) const SUM: u64 = 1 << 18;
+pub(crate) const MXR: u64 = 1 << 19;
+pub(crate) const TVM: u64 = 1 << 20;
+pub(crate) const TW: u64 = 1 << 21;
+pub(crate) const TSR: u64 = 1 << 22;
+const UXL64: u64 = 2 << 32;
+const SXL64: u64 = 2 << 34;
+const SD: u64 = 1 << 63;
+
+/// After power-on.
+pub(crate) const RESET: u64 = UXL64 | SXL64;
+
+/// What M may write, and what S may.
+const WRITABLE: u64 = SSTATUS | MIE | MPIE | MPP | MPRV | TVM | TW | TSR;
+const SSTATUS: u64 = SIE | SPIE | SPP | FS | SUM | MXR;
+
+/// What a read of `mstatus` gives.
+pub(crate) fn read(mstatus: u64) -> u64 {
+    if mstatus & FS == FS { mstatus | SD } else { mstatus }
+}
+
+/// What a read of `sstatus` gives.
+pub(crate) fn read_s(mstatus: u64) -> u64 {
+    read(mstatus) & (SSTATUS | UXL64 | SD)
+}
+
+/// The register after a write of `new` to `mstatus`. MPP keeps its value where 2 is written.
+pub(crate) fn written(old: u64, new: u64) -> u64 {
+    let mut v = old & !WRITABLE | new & WRITABLE;
+    if new & MPP == 2 << MPP_SHIFT {
+        v = v & !MPP | old & MPP;
+    }
+    v
+}
+
+/// The register after a write of `new` to `sstatus`.
+pub(crate) fn written_s(old: u64, new: u64) -> u64 {
+    old & !SSTATUS | new & SSTATUS
+}
+
+/// Whether some sequence of writes gives this value.
+pub(crate) fn is_legal(mstatus: u64) -> bool {
+    mstatus & !WRITABLE == RESET && mstatus & MPP != 2 << MPP_SHIFT
+}

@@ -1,0 +1,160 @@
+//! The hart as a machine drives it.
+
+use crate::config::HartConfig;
+use crate::core::Core;
+use crate::csr::status;
+use crate::interp::{BlockCache, run, serve_mail};
+use crate::state::{self, HartState};
+use crate::trap::Privilege;
+use std::fmt::Write;
+use std::sync::Arc;
+use strata_engine::{Bus, Clock, Entry, Stop, Vcpu, VcpuShared};
+use strata_memory::GuestRam;
+use strata_state::{StateError, Stateful};
+
+/// One RISC-V hart, interpreted.
+pub struct Hart {
+    core: Core,
+    cache: BlockCache,
+}
+
+impl Hart {
+    /// A hart after power-on. It reaches RAM through `ram`, everything else through `bus`.
+    pub fn new(config: HartConfig, ram: GuestRam, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>) -> Hart {
+        let mut hart = Hart { core: Core::new(config, ram, bus, clock), cache: BlockCache::new() };
+        hart.core.set_registers(hart.reset_state());
+        hart
+    }
+
+    /// What it was made as.
+    pub fn config(&self) -> &HartConfig {
+        &self.core.config
+    }
+
+    #[cfg(test)]
+    pub(crate) fn core(&mut self) -> &mut Core {
+        &mut self.core
+    }
+}
+
+impl Stateful for Hart {
+    type State = HartState;
+
+    fn state(&self) -> HartState {
+        self.core.to_state()
+    }
+    fn reset_state(&self) -> HartState {
+        let core = &self.core;
+        let c = crate::csr::Csrs::reset(&core.config);
+        let kernel = core.config.machine_is_firmware;
+        HartState {
+            x: [0; 32],
+            f: [0; 32],
+            pc: 0,
+            privilege: if kernel { Privilege::Supervisor as u8 } else { Privilege::Machine as u8 },
+            waiting: false,
+            reserved: false,
+            reserved_va: 0,
+            reserved_pa: 0,
+            reserved_value: 0,
+            reserved_bytes: 0,
+            retired: 0,
+            cycle_base: 0,
+            cycle_inhibited: false,
+            instret_base: 0,
+            instret_inhibited: false,
+            mstatus: status::RESET,
+            mie: c.mie,
+            mip: c.mip,
+            medeleg: c.medeleg,
+            mideleg: c.mideleg,
+            mtvec: c.mtvec,
+            mscratch: c.mscratch,
+            mepc: c.mepc,
+            mcause: c.mcause,
+            mtval: c.mtval,
+            mcounteren: c.mcounteren,
+            menvcfg: c.menvcfg,
+            stvec: c.stvec,
+            sscratch: c.sscratch,
+            sepc: c.sepc,
+            scause: c.scause,
+            stval: c.stval,
+            satp: c.satp,
+            scounteren: c.scounteren,
+            senvcfg: c.senvcfg,
+            stimecmp: c.stimecmp,
+            fcsr: 0,
+            pmpcfg: c.pmp.cfg(),
+            pmpaddr: c.pmp.addr(),
+        }
+    }
+    fn check(&self, s: &HartState) -> Result<(), StateError> {
+        state::check(s)
+    }
+    fn set_state(&mut self, s: HartState) {
+        self.core.set_registers(s);
+    }
+    fn settle(&mut self) {
+        self.core.forget();
+    }
+}
+
+impl Vcpu for Hart {
+    fn run(&mut self) -> Stop {
+        run(&mut self.core, &mut self.cache)
+    }
+    fn shared(&self) -> &Arc<VcpuShared> {
+        &self.core.shared
+    }
+    fn serve_mail(&mut self) {
+        serve_mail(&mut self.core);
+    }
+    fn boot(&mut self, entry: Entry) {
+        let mut s = self.reset_state();
+        s.pc = entry.pc & !1;
+        s.x[10..13].copy_from_slice(&entry.args);
+        s.privilege = match entry.privilege {
+            strata_engine::Privilege::Firmware => Privilege::Machine as u8,
+            strata_engine::Privilege::Kernel => Privilege::Supervisor as u8,
+        };
+        self.set_state(s);
+        self.settle();
+    }
+    fn finish_call(&mut self, error: u64, value: u64) {
+        (self.core.x[10], self.core.x[11]) = (error, value);
+    }
+    fn set_guest_timer(&mut self, at: u64) {
+        self.core.csr.stimecmp = at;
+        self.core.poll_soon();
+    }
+    fn retired(&self) -> u64 {
+        self.core.retired
+    }
+    fn describe_registers(&self) -> String {
+        self.core.describe()
+    }
+}
+
+impl Core {
+    /// Registers for a person to read.
+    pub(crate) fn describe(&self) -> String {
+        let c = &self.csr;
+        let mut out = format!("pc {:016x}  mode {:?}  retired {}\n", self.pc, self.privilege, self.retired);
+        for (n, (name, v)) in strata_isa::X_NAMES.iter().zip(self.x).enumerate() {
+            let end = if n % 4 == 3 { '\n' } else { ' ' };
+            let _ = write!(out, "{name:>4} {v:016x}{end}");
+        }
+        let rows = [
+            [("mstatus", status::read(c.mstatus)), ("mie", c.mie), ("mip", c.mip), ("mideleg", c.mideleg)],
+            [("mtvec", c.mtvec), ("mepc", c.mepc), ("mcause", c.mcause), ("mtval", c.mtval)],
+            [("stvec", c.stvec), ("sepc", c.sepc), ("scause", c.scause), ("stval", c.stval)],
+            [("satp", c.satp), ("medeleg", c.medeleg), ("menvcfg", c.menvcfg), ("stimecmp", c.stimecmp)],
+        ];
+        for row in rows {
+            let cells: Vec<String> = row.iter().map(|(name, v)| format!("{name:>8} {v:016x}")).collect();
+            let _ = writeln!(out, "{}", cells.join(" "));
+        }
+        out
+    }
+}

@@ -1,0 +1,205 @@
+//! Decoded code: runs of instructions that are entered at the start and left at the end.
+//!
+//! ```text
+//!   pc ──► slots      by virtual address, valid while the fetch TLB's stamp is the same
+//!           │ miss: translate
+//!           ▼
+//!          known      by physical address, valid while the bytes in RAM are those that were decoded
+//!           │ miss: decode
+//!           ▼
+//!          code       the instructions of all blocks, one after the other
+//! ```
+//! A switch of address spaces or a flush makes slots stale, never decoded code. Stores are not watched: RISC-V lets
+//! fetches see old bytes until fence.i, which starts a new generation; a block of an older one is compared with RAM when
+//! it is next found, and decoded anew only if it differs.
+//!
+//! A block ends with the first instruction that may go elsewhere or change what code means, before the page's end, or at
+//! [`MAX_INSNS`]. Blocks are shared between virtual addresses, so pc-relative instructions count from the block's start
+//! (`relative`). What does not fit in a block (an instruction over the end of a page, one on a page that PMP splits, an
+//! illegal one) is fetched alone, by [`fetch_one`].
+
+use crate::core::Core;
+use crate::mmu::FetchPage;
+use crate::trap::{Cause, Exit};
+use strata_isa::ops::Width;
+use strata_isa::{Insn, Op, Operand, decode_with};
+
+/// Longest block. With 4 bytes each, an offset within a block plus an instruction's length fits the `u8` of
+/// [`Insn::len`].
+const MAX_INSNS: usize = 60;
+/// Slots by virtual address: 256 KiB.
+const SLOTS: usize = 1 << 13;
+/// Blocks known by physical address: a kernel's boot touches some tens of thousands.
+const KNOWN: usize = 1 << 16;
+/// Instructions kept (16 bytes each) before everything is dropped: blocks that lost their place in `known` pile up.
+const MAX_CODE: usize = 1 << 20;
+
+/// A block: a range of the code, and its bytes in guest memory.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Block {
+    start: u32,
+    len: u16,
+    /// Bytes of guest code.
+    pub size: u16,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    pc: u64,
+    stamp: u64,
+    block: Block,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    /// Physical address of the first instruction; odd if there is none.
+    pa: u64,
+    generation: u64,
+    block: Block,
+}
+
+/// See the module.
+pub(crate) struct BlockCache {
+    slots: Box<[Slot; SLOTS]>,
+    known: Box<[Known]>,
+    code: Vec<Insn>,
+}
+
+/// No stamp of the fetch TLB is 0.
+const NO_SLOT: Slot = Slot { pc: 0, stamp: 0, block: Block { start: 0, len: 0, size: 0 } };
+const UNKNOWN: Known = Known { pa: 1, generation: 0, block: Block { start: 0, len: 0, size: 0 } };
+
+#[inline(always)]
+fn slot_index(pc: u64) -> usize {
+    ((pc >> 1) ^ (pc >> 13)) as usize & (SLOTS - 1)
+}
+
+fn known_index(pa: u64) -> usize {
+    ((pa >> 1) ^ (pa >> 17)) as usize & (KNOWN - 1)
+}
+
+impl BlockCache {
+    /// Empty.
+    pub fn new() -> BlockCache {
+        let slots = vec![NO_SLOT; SLOTS].into_boxed_slice();
+        let slots = slots.try_into().unwrap_or_else(|_| Box::new([NO_SLOT; SLOTS]));
+        BlockCache { slots, known: vec![UNKNOWN; KNOWN].into(), code: Vec::new() }
+    }
+
+    /// The instructions of `block`.
+    #[inline(always)]
+    pub fn code(&self, block: Block) -> &[Insn] {
+        let start = block.start as usize;
+        self.code.get(start..start + usize::from(block.len)).unwrap_or(&[])
+    }
+
+    /// The block at `core.pc`; `None` where an instruction must be fetched alone.
+    #[inline(always)]
+    pub fn find(&mut self, core: &mut Core) -> Result<Option<Block>, Exit> {
+        let slot = &self.slots[slot_index(core.pc)];
+        if slot.pc == core.pc && slot.stamp == core.mmu.fetch.stamp() {
+            return Ok(Some(slot.block));
+        }
+        self.find_by_physical(core)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_by_physical(&mut self, core: &mut Core) -> Result<Option<Block>, Exit> {
+        let pc = core.pc;
+        let FetchPage { page, pa, whole } = core.fetch_page(pc)?;
+        if !whole {
+            return Ok(None);
+        }
+        let fetch = |at: u64| page.load(at, Width::U16) as u32;
+        let pa = pa | pc & 0xfff;
+        let known = self.known[known_index(pa)];
+        let block = if known.pa == pa
+            && (known.generation == core.code_generation || same_bytes(self.code(known.block), pc, fetch))
+        {
+            known.block
+        } else {
+            match self.build(core, pc, fetch) {
+                Some(b) => b,
+                None => return Ok(None),
+            }
+        };
+        self.known[known_index(pa)] = Known { pa, generation: core.code_generation, block };
+        self.slots[slot_index(pc)] = Slot { pc, stamp: core.mmu.fetch.stamp(), block };
+        Ok(Some(block))
+    }
+
+    /// Decodes from `pc` on; `None` if not even one instruction fits.
+    fn build(&mut self, core: &Core, pc: u64, fetch: impl Fn(u64) -> u32) -> Option<Block> {
+        if self.code.len() > MAX_CODE {
+            self.code.clear();
+            self.known.fill(UNKNOWN);
+            self.slots.fill(NO_SLOT);
+        }
+        let start = self.code.len();
+        let room = 4096 - (pc & 0xfff);
+        let mut off = 0;
+        while self.code.len() - start < MAX_INSNS && off < room {
+            let low = fetch(pc.wrapping_add(off));
+            let raw = if low & 3 != 3 {
+                low
+            } else if off + 4 <= room {
+                low | fetch(pc.wrapping_add(off + 2)) << 16
+            } else {
+                break;
+            };
+            let Ok(insn) = decode_with(raw, core.config.extensions) else { break };
+            self.code.push(relative(insn, off as u8));
+            off += u64::from(insn.len);
+            if insn.op.effect().ends_block() {
+                break;
+            }
+        }
+        let len = self.code.len() - start;
+        (len > 0).then_some(Block { start: start as u32, len: len as u16, size: off as u16 })
+    }
+}
+
+/// Makes `insn`, `off` bytes into its block, count from the block's start, and renames a destination x0.
+fn relative(mut insn: Insn, off: u8) -> Insn {
+    match insn.op {
+        // A jump ends its block, so nobody asks for its own length any more: `len` becomes the block's.
+        Op::Jal => (insn.imm, insn.len) = (insn.imm + i32::from(off), insn.len + off),
+        Op::Jalr => insn.len += off,
+        // The low 12 bits of AUIPC's immediate are free.
+        Op::Auipc | Op::Beq | Op::Bne | Op::Blt | Op::Bge | Op::Bltu | Op::Bgeu => insn.imm += i32::from(off),
+        _ => {}
+    }
+    // The text asks CSR instructions for their rd, to know whether they read.
+    let csr = insn.op.effect() == strata_isa::Effect::Csr;
+    if insn.rd == 0 && !csr && insn.op.form().operands().contains(&Operand::Rd) {
+        insn.rd = 32;
+    }
+    insn
+}
+
+/// Whether memory still holds what `code` was decoded from.
+fn same_bytes(code: &[Insn], mut pc: u64, fetch: impl Fn(u64) -> u32) -> bool {
+    code.iter().all(|insn| {
+        let wide = insn.raw & 3 == 3;
+        let now = fetch(pc) | if wide { fetch(pc.wrapping_add(2)) << 16 } else { 0 };
+        pc = pc.wrapping_add(if wide { 4 } else { 2 });
+        now == insn.raw
+    })
+}
+
+/// The instruction at `core.pc`, by itself.
+#[cold]
+#[inline(never)]
+pub(crate) fn fetch_one(core: &mut Core) -> Result<Insn, Exit> {
+    let pc = core.pc;
+    let mut raw = core.fetch_page(pc)?.page.load(pc, Width::U16) as u32;
+    if raw & 3 == 3 {
+        let second = pc.wrapping_add(2);
+        raw |= (core.fetch_page(second)?.page.load(second, Width::U16) as u32) << 16;
+    }
+    match decode_with(raw, core.config.extensions) {
+        Ok(insn) => Ok(relative(insn, 0)),
+        Err(bits) => Err(core.raise(Cause::Illegal, bits.into())),
+    }
+}

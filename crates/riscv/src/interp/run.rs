@@ -1,0 +1,173 @@
+//! The loop: look for attention, find a block, run it, deal with what stopped it.
+//!
+//! Retired instructions are counted when a block is entered, all at once; the part that did not run is given back when
+//! an instruction stops it. So the count is exact wherever anyone can look.
+//!
+//! Between blocks the loop looks at one word of the shared part and at one number: [`Core::poll_at`], in retired
+//! instructions. Reading the clock costs as much as a dozen instructions, so timers are looked at every [`QUANTUM`]
+//! instructions, and at once when the guest has moved a deadline.
+
+use super::block::{BlockCache, fetch_one};
+use crate::config::NS_PER_TICK;
+use crate::core::Core;
+use crate::csr::envcfg;
+use crate::trap::{Cause, Exit, irq};
+use std::time::Duration;
+use strata_engine::{Mail, Stop};
+use strata_isa::Insn;
+use strata_isa::sem::execute;
+
+/// Instructions between two looks at the clock: some 15 microseconds.
+const QUANTUM: u64 = 4096;
+/// Longest sleep at a time; a deadline beyond it is looked at again then.
+const LONGEST_SLEEP: u64 = 3_600_000_000_000;
+/// From that many pages on, a remote fence forgets everything instead of page by page.
+const MANY_PAGES: u64 = 32;
+
+/// Runs until something needs the machine.
+pub(crate) fn run(core: &mut Core, cache: &mut BlockCache) -> Stop {
+    core.poll_soon();
+    loop {
+        if (core.shared.attention() || core.retired >= core.poll_at)
+            && let Some(stop) = poll(core)
+        {
+            return stop;
+        }
+        let single;
+        let (insns, size) = match cache.find(core) {
+            Ok(Some(block)) => (cache.code(block), u64::from(block.size)),
+            Ok(None) => match fetch_one(core) {
+                Ok(insn) => {
+                    single = insn;
+                    (std::slice::from_ref(&single), u64::from(single.len))
+                }
+                Err(exit) => match stopped(core, &[], 0, exit) {
+                    Some(stop) => return stop,
+                    None => continue,
+                },
+            },
+            Err(exit) => match stopped(core, &[], 0, exit) {
+                Some(stop) => return stop,
+                None => continue,
+            },
+        };
+        core.next = core.pc.wrapping_add(size);
+        core.retired = core.retired.wrapping_add(insns.len() as u64);
+        if let Err((at, exit)) = run_block(core, insns) {
+            match stopped(core, insns, at, exit) {
+                Some(stop) => return stop,
+                None => continue,
+            }
+        }
+        core.x[0] = 0;
+        core.pc = core.next;
+    }
+}
+
+/// Runs a block's instructions; where one stops, tells which and why.
+#[inline(always)]
+fn run_block(core: &mut Core, insns: &[Insn]) -> Result<(), (usize, Exit)> {
+    for (at, insn) in insns.iter().enumerate() {
+        execute(core, insn).map_err(|exit| (at, exit))?;
+    }
+    Ok(())
+}
+
+/// Instruction `at` of `insns` (or, without any, the fetch) did not complete: gives the rest back and takes the trap.
+#[cold]
+#[inline(never)]
+fn stopped(core: &mut Core, insns: &[Insn], at: usize, exit: Exit) -> Option<Stop> {
+    core.x[0] = 0;
+    core.retired = core.retired.wrapping_sub((insns.len() - at) as u64);
+    // Only the last instruction's length was changed by the block builder, and it is not among these.
+    let before: u64 = insns.iter().take(at).map(|i| u64::from(i.len)).sum();
+    core.pc = core.pc.wrapping_add(before);
+    let (cause, tval) = match exit {
+        Exit::Wait => return Some(Stop::Wait),
+        Exit::Call => {
+            core.pc = core.pc.wrapping_add(4);
+            return Some(Stop::FirmwareCall(std::array::from_fn(|n| core.x[10 + n])));
+        }
+        Exit::Illegal => (Cause::Illegal, insns.get(at).map_or(0, |i| i.raw.into())),
+        Exit::Trap => match core.raised {
+            (Cause::Breakpoint, _) => (Cause::Breakpoint, core.pc),
+            raised => raised,
+        },
+    };
+    if core.take_trap(cause, tval) {
+        return None;
+    }
+    let registers = core.describe();
+    Some(Stop::Stuck(format!(
+        "hart {} traps at the first instruction of its own trap handler {:#x}, cause {} (tval {tval:#x})\n{registers}",
+        core.config.hart_id, core.pc, cause as u8
+    )))
+}
+
+/// Serves mail.
+pub(crate) fn serve_mail(core: &mut Core) {
+    let shared = core.shared.clone();
+    shared.serve_mail(|mail| match mail {
+        Mail::FenceI => core.fence_i(),
+        Mail::FenceVma { start, size, asid: _ } => {
+            let first = start & !0xfff;
+            let pages = (start & 0xfff).saturating_add(size).div_ceil(4096);
+            if pages < MANY_PAGES {
+                (0..pages).for_each(|n| core.mmu.flush(first.wrapping_add(n * 4096)));
+            } else {
+                core.mmu.flush_all();
+            }
+        }
+        Mail::DropPages => core.mmu.flush_all(),
+    });
+}
+
+/// Attention, timers, WFI, interrupts.
+#[cold]
+#[inline(never)]
+fn poll(core: &mut Core) -> Option<Stop> {
+    loop {
+        if core.shared.take_attention() {
+            core.clock_at = 0;
+            serve_mail(core);
+        }
+        if core.shared.take_kick() {
+            return Some(Stop::Kicked);
+        }
+        if core.retired >= core.clock_at {
+            core.timers = core.pending() & (irq::MTI | timer_bit(core));
+            core.clock_at = core.retired.saturating_add(QUANTUM);
+        }
+        core.poll_at = core.clock_at;
+        let mip = core.csr.mip | core.shared.pins() & irq::ALL | core.timers;
+        if core.waiting {
+            if mip & core.csr.mie == 0 {
+                let until = sleep_time(core);
+                core.shared.sleep(until);
+                core.clock_at = 0;
+                continue;
+            }
+            core.waiting = false;
+        }
+        core.take_interrupt(mip);
+        return None;
+    }
+}
+
+/// STIP, if the comparison drives it.
+fn timer_bit(core: &Core) -> u64 {
+    if core.csr.menvcfg & envcfg::STCE != 0 { irq::STI } else { 0 }
+}
+
+/// How long WFI may sleep: until the first timer that could wake it.
+fn sleep_time(core: &Core) -> Option<Duration> {
+    let mie = core.csr.mie;
+    let machine = if mie & irq::MTI != 0 { core.shared.timer() } else { u64::MAX };
+    let supervisor = if mie & timer_bit(core) != 0 { core.csr.stimecmp } else { u64::MAX };
+    let first = machine.min(supervisor);
+    if first == u64::MAX {
+        return None;
+    }
+    let left = first.saturating_mul(NS_PER_TICK).saturating_sub(core.clock.now());
+    Some(Duration::from_nanos(left.min(LONGEST_SLEEP)))
+}

@@ -1,0 +1,19 @@
+//! Address translation: from a guest virtual address to RAM or the bus.
+//!
+//! ```text
+//!   pte.rs     a page-table entry's bits
+//!   walk.rs    the walk: pure, over a reader of entries
+//!   tlb.rs     what is remembered, and how it is forgotten
+//!   access.rs  loads, stores, atomics and fetches that miss the TLB
+//! ```
+//! *The RISC-V Instruction Set Manual*, volume II, "Virtual Address Translation Process" and the chapters of Sv39, Sv48,
+//! Sv57, Svnapot, Svpbmt, Svadu.
+
+mod access;
+mod pte;
+mod tlb;
+mod walk;
+
+pub(crate) use access::FetchPage;
+pub(crate) use tlb::{DataContext, Mmu, PAGE};
+pub(crate) use walk::known_mode;

@@ -1,0 +1,327 @@
+//! Accesses that miss the TLB, and those that never ask it: split, atomic, cache-block, fetch.
+//!
+//! The order of a trap's reasons, and of effects: alignment of atomics, translation, physical protection, what lies
+//! there; and only then memory changes. An access that crosses a page checks both pages first.
+
+use super::tlb::PAGE;
+use super::walk::{Fault, Leaf, PteMemory, Space, levels, walk};
+use crate::config::CACHE_BLOCK;
+use crate::core::{Core, Reservation};
+use crate::csr::{envcfg, status};
+use crate::host::{HostPage, Place, place};
+use crate::pmp::{Access, Pmp};
+use crate::trap::{Cause, Exit, Privilege};
+use strata_isa::ops::{Amo, Cbo, Width};
+use strata_memory::GuestRam;
+
+/// A page to fetch from.
+#[derive(Clone, Copy)]
+pub(crate) struct FetchPage {
+    pub page: HostPage,
+    /// Its guest physical address.
+    pub pa: u64,
+    /// The whole page may be executed, and the page is remembered. Otherwise ask for every instruction.
+    pub whole: bool,
+}
+
+/// Page-table entries in RAM, as S mode may reach them.
+struct Tables<'a> {
+    ram: &'a GuestRam,
+    pmp: &'a Pmp,
+}
+
+impl Tables<'_> {
+    fn entry(&self, pa: u64, access: Access) -> Result<HostPage, Fault> {
+        if !self.pmp.allows(pa, 8, access, Privilege::Supervisor) {
+            return Err(Fault::Access);
+        }
+        match place(self.ram, pa, ram_access(access)) {
+            Place::Ram(p) | Place::Trapped(p) => Ok(p),
+            Place::Wait => Err(Fault::Wait),
+            Place::Bus => Err(Fault::Access),
+        }
+    }
+}
+
+impl PteMemory for Tables<'_> {
+    fn read(&mut self, pa: u64) -> Result<u64, Fault> {
+        Ok(self.entry(pa, Access::Read)?.load(pa, Width::I64))
+    }
+    fn update(&mut self, pa: u64, old: u64, new: u64) -> Result<bool, Fault> {
+        Ok(self.entry(pa, Access::Write)?.compare_exchange(pa, old, new, Width::I64).is_ok())
+    }
+}
+
+fn ram_access(access: Access) -> strata_memory::Access {
+    if access == Access::Write { strata_memory::Access::Write } else { strata_memory::Access::Read }
+}
+
+fn crosses_page(va: u64, size: u64) -> bool {
+    (va & !PAGE) + size > 4096
+}
+
+fn load_bytes(page: HostPage, at: u64, size: u64) -> u64 {
+    (0..size).rev().fold(0, |v, i| v << 8 | page.load(at.wrapping_add(i), Width::U8))
+}
+
+fn store_bytes(page: HostPage, at: u64, v: u64, size: u64) {
+    for i in 0..size {
+        page.store(at.wrapping_add(i), v >> (8 * i), Width::U8);
+    }
+}
+
+impl Core {
+    fn fault(&mut self, fault: Fault, access: Access, va: u64) -> Exit {
+        let cause = match (fault, access) {
+            (Fault::Wait, _) => return Exit::Wait,
+            (Fault::Page, Access::Read) => Cause::LoadPage,
+            (Fault::Page, Access::Write) => Cause::StorePage,
+            (Fault::Page, Access::Fetch) => Cause::FetchPage,
+            (Fault::Access, Access::Read) => Cause::LoadAccess,
+            (Fault::Access, Access::Write) => Cause::StoreAccess,
+            (Fault::Access, Access::Fetch) => Cause::FetchAccess,
+        };
+        self.raise(cause, va)
+    }
+
+    /// The physical address of `va`.
+    fn translate(&mut self, va: u64, access: Access, mode: Privilege) -> Result<u64, Fault> {
+        let Some(levels) = levels(self.csr.satp).filter(|_| mode != Privilege::Machine) else {
+            return Ok(va);
+        };
+        let c = &self.csr;
+        let space = Space {
+            levels,
+            root: (c.satp & ((1 << 44) - 1)) << 12,
+            user: mode == Privilege::User,
+            sum: c.mstatus & status::SUM != 0,
+            mxr: c.mstatus & status::MXR != 0,
+            pbmte: c.menvcfg & envcfg::PBMTE != 0,
+            adue: c.menvcfg & envcfg::ADUE != 0,
+        };
+        let Leaf { pa, span } = walk(&space, va, access, &mut Tables { ram: &self.ram, pmp: &c.pmp })?;
+        self.mmu.note_span(va, span);
+        Ok(pa)
+    }
+
+    /// Translates, checks and looks up `size` bytes that lie in one page, and fills the data TLB.
+    fn reach(&mut self, va: u64, size: u64, access: Access) -> Result<(u64, Place), Exit> {
+        let mode = self.data_privilege();
+        let pa = self.translate(va, access, mode).map_err(|f| self.fault(f, access, va))?;
+        if !self.csr.pmp.allows(pa, size, access, mode) {
+            return Err(self.fault(Fault::Access, access, va));
+        }
+        let place = place(&self.ram, pa, ram_access(access));
+        match place {
+            Place::Wait => return Err(Exit::Wait),
+            Place::Ram(page) if self.csr.pmp.uniform(pa & PAGE) => {
+                self.mmu.data.fill(va, pa, page, access == Access::Write);
+            }
+            _ => {}
+        }
+        Ok((pa, place))
+    }
+
+    /// A load that the TLB did not answer.
+    #[cold]
+    #[inline(never)]
+    pub fn load_slow(&mut self, va: u64, w: Width) -> Result<u64, Exit> {
+        let size = w.bytes();
+        if crosses_page(va, size) {
+            return self.load_split(va, w);
+        }
+        let e = self.mmu.data.entry(va);
+        if e.read == va & PAGE {
+            return Ok(w.extend(load_bytes(e.page, va, size)));
+        }
+        let (pa, place) = self.reach(va, size, Access::Read)?;
+        let aligned = va & (size - 1) == 0;
+        let beneath = match place {
+            Place::Ram(page) => Some(page),
+            Place::Trapped(page) => Some(page),
+            _ => None,
+        };
+        if !matches!(place, Place::Ram(_))
+            && aligned
+            && let Ok(v) = self.bus.read(pa, size as u8)
+        {
+            return Ok(w.extend(v));
+        }
+        match beneath {
+            Some(page) if aligned => Ok(w.extend(page.load(pa, w))),
+            Some(page) => Ok(w.extend(load_bytes(page, pa, size))),
+            None => Err(self.raise(Cause::LoadAccess, va)),
+        }
+    }
+
+    /// A load over the end of a page, from RAM only.
+    fn load_split(&mut self, va: u64, w: Width) -> Result<u64, Exit> {
+        let parts = self.reach_split(va, w.bytes(), Access::Read)?;
+        let low = load_bytes(parts[0].1, parts[0].0, parts[0].2);
+        let high = load_bytes(parts[1].1, parts[1].0, parts[1].2);
+        Ok(w.extend(low | high << (8 * parts[0].2)))
+    }
+
+    /// Physical address, page and length of each half of an access over the end of a page.
+    fn reach_split(&mut self, va: u64, size: u64, access: Access) -> Result<[(u64, HostPage, u64); 2], Exit> {
+        let second = (va | !PAGE).wrapping_add(1);
+        let first_len = second.wrapping_sub(va);
+        let mut half = |va, len| {
+            let (pa, place) = self.reach(va, len, access)?;
+            match place {
+                Place::Ram(page) | Place::Trapped(page) => Ok((pa, page, len)),
+                _ => Err(self.fault(Fault::Access, access, va)),
+            }
+        };
+        Ok([half(va, first_len)?, half(second, size - first_len)?])
+    }
+
+    /// A store that the TLB did not answer.
+    #[cold]
+    #[inline(never)]
+    pub fn store_slow(&mut self, va: u64, v: u64, w: Width) -> Result<(), Exit> {
+        let size = w.bytes();
+        if crosses_page(va, size) {
+            let parts = self.reach_split(va, size, Access::Write)?;
+            store_bytes(parts[0].1, parts[0].0, v, parts[0].2);
+            store_bytes(parts[1].1, parts[1].0, v >> (8 * parts[0].2), parts[1].2);
+            return Ok(());
+        }
+        let e = self.mmu.data.entry(va);
+        if e.write == va & PAGE {
+            store_bytes(e.page, va, v, size);
+            return Ok(());
+        }
+        let (pa, place) = self.reach(va, size, Access::Write)?;
+        let aligned = va & (size - 1) == 0;
+        let beneath = match place {
+            Place::Ram(page) | Place::Trapped(page) => Some(page),
+            _ => None,
+        };
+        if !matches!(place, Place::Ram(_)) && aligned {
+            let low = if size == 8 { v } else { v & ((1 << (8 * size)) - 1) };
+            if self.bus.write(pa, size as u8, low).is_ok() {
+                return Ok(());
+            }
+        }
+        match beneath {
+            Some(page) if aligned => page.store(pa, v, w),
+            Some(page) => store_bytes(page, pa, v, size),
+            None => return Err(self.raise(Cause::StoreAccess, va)),
+        }
+        Ok(())
+    }
+
+    /// The page and physical address for an atomic access: aligned, and RAM.
+    fn reach_atomic(&mut self, va: u64, w: Width, access: Access) -> Result<(HostPage, u64), Exit> {
+        let read = access == Access::Read;
+        let size = w.bytes();
+        if va & (size - 1) != 0 {
+            return Err(self.raise(if read { Cause::LoadMisaligned } else { Cause::StoreMisaligned }, va));
+        }
+        let e = self.mmu.data.entry(va);
+        if va & PAGE == if read { e.read } else { e.write } {
+            return Ok((e.page, e.pa | va & !PAGE));
+        }
+        match self.reach(va, size, access)? {
+            (pa, Place::Ram(page) | Place::Trapped(page)) => Ok((page, pa)),
+            _ => Err(self.fault(Fault::Access, access, va)),
+        }
+    }
+
+    /// AMO.
+    pub fn atomic(&mut self, op: Amo, va: u64, v: u64, w: Width) -> Result<u64, Exit> {
+        let (page, _) = self.reach_atomic(va, w, Access::Write)?;
+        let mut old = page.load(va, w);
+        loop {
+            match page.compare_exchange(va, old, op.eval(old, v, w), w) {
+                Ok(()) => return Ok(w.extend(old)),
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// LR.
+    pub fn reserve(&mut self, va: u64, w: Width) -> Result<u64, Exit> {
+        let (page, pa) = self.reach_atomic(va, w, Access::Read)?;
+        // LR may carry acquire ordering; loads of the host are ordered enough, the compiler's need saying.
+        let value = page.load(va, w);
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+        self.reservation = Some(Reservation { va, pa, value, bytes: w.bytes() as u8 });
+        Ok(w.extend(value))
+    }
+
+    /// SC. Without a reservation of this very address it fails before it translates anything.
+    pub fn conditional(&mut self, va: u64, v: u64, w: Width) -> Result<u64, Exit> {
+        if va & (w.bytes() - 1) != 0 {
+            return Err(self.raise(Cause::StoreMisaligned, va));
+        }
+        let Some(r) = self.reservation.filter(|r| r.va == va && u64::from(r.bytes) == w.bytes()) else {
+            self.reservation = None;
+            return Ok(1);
+        };
+        let (page, pa) = self.reach_atomic(va, w, Access::Write)?;
+        self.reservation = None;
+        let stored = pa == r.pa && page.compare_exchange(va, r.value, v, w).is_ok();
+        Ok(u64::from(!stored))
+    }
+
+    /// Zicbom and Zicboz. Caches are coherent, so all but `cbo.zero` only check.
+    pub fn cache_operation(&mut self, op: Cbo, va: u64) -> Result<(), Exit> {
+        let mask = match op {
+            Cbo::Clean | Cbo::Flush => envcfg::CBCFE,
+            Cbo::Inval => envcfg::CBIE,
+            Cbo::Zero => envcfg::CBZE,
+        };
+        let below_machine = self.privilege < Privilege::Machine && self.csr.menvcfg & mask == 0;
+        let in_user = self.privilege == Privilege::User && self.csr.senvcfg & mask == 0;
+        if below_machine || in_user {
+            return Err(Exit::Illegal);
+        }
+        let va = va & !(CACHE_BLOCK - 1);
+        if op != Cbo::Zero {
+            // Permitted where a load or a store is; the fault, if any, is a store's.
+            return match self.reach(va, CACHE_BLOCK, Access::Read) {
+                Ok(_) => Ok(()),
+                Err(Exit::Wait) => Err(Exit::Wait),
+                Err(_) => self.reach(va, CACHE_BLOCK, Access::Write).map(drop),
+            };
+        }
+        let e = self.mmu.data.entry(va);
+        let page = if e.write == va & PAGE {
+            e.page
+        } else {
+            match self.reach(va, CACHE_BLOCK, Access::Write)?.1 {
+                Place::Ram(page) | Place::Trapped(page) => page,
+                _ => return Err(self.raise(Cause::StoreAccess, va)),
+            }
+        };
+        for at in (0..CACHE_BLOCK).step_by(8) {
+            page.store(va + at, 0, Width::I64);
+        }
+        Ok(())
+    }
+
+    /// The page of code that holds the 2 bytes at `va`.
+    pub fn fetch_page(&mut self, va: u64) -> Result<FetchPage, Exit> {
+        if let Some(e) = self.mmu.fetch.find(va) {
+            return Ok(FetchPage { page: e.page, pa: e.pa, whole: true });
+        }
+        let (access, mode) = (Access::Fetch, self.privilege);
+        let pa = self.translate(va, access, mode).map_err(|f| self.fault(f, access, va))?;
+        if !self.csr.pmp.allows(pa, 2, access, mode) {
+            return Err(self.fault(Fault::Access, access, va));
+        }
+        match place(&self.ram, pa, strata_memory::Access::Read) {
+            Place::Ram(page) | Place::Trapped(page) => {
+                let whole = self.csr.pmp.uniform(pa & PAGE);
+                if whole {
+                    self.mmu.fetch.fill(va, pa, page);
+                }
+                Ok(FetchPage { page, pa: pa & PAGE, whole })
+            }
+            Place::Wait => Err(Exit::Wait),
+            Place::Bus => Err(self.fault(Fault::Access, access, va)),
+        }
+    }
+}

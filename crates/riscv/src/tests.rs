@@ -1,0 +1,9 @@
+//! Programs from memory: what the parts do together.
+
+mod fixture;
+mod memory;
+mod paging;
+mod random;
+mod saving;
+mod time;
+mod traps;
