@@ -1,1 +1,45 @@
-//! strata-image
+//! Images: what machines are made from.
+//!
+//! ```text
+//!  mirror ─▶ fetch ─▶ verify ─▶ release ─▶ index      where from, and whether it is Debian's
+//!                        archive (one suite, opened)
+//!  deb ─▶ kernel, initramfs (cpio)                    what a machine boots
+//!  deb ─▶ root (one tar) ─▶ debian ─▶ GuestRunner     a disk, formatted and configured in a machine
+//!                        store, record                what is kept
+//! ```
+//! Invariants: no byte of a package is used before signature, dates and hashes held; an image is
+//! complete or not there; nothing here needs root, prints, opens a terminal, or runs a program of the
+//! host. What runs programs of the image is a machine of ours, behind [`GuestRunner`].
+
+#![forbid(unsafe_code)]
+
+mod archive;
+mod busybox;
+mod cpio;
+mod deb;
+mod deb822;
+mod error;
+mod fetch;
+mod index;
+mod initramfs;
+mod kernel;
+mod mirror;
+mod module;
+mod progress;
+mod pull;
+mod record;
+mod release;
+mod runner;
+mod store;
+mod time;
+mod verify;
+mod version;
+
+pub use archive::{SUITES, Suite};
+pub use error::{Error, Kind, Result};
+pub use mirror::{Environment, Source, discover};
+pub use progress::{Cancel, Progress, Silent, Stage};
+pub use pull::{Host, PullRequest, canonical_name, pull};
+pub use record::{DiskFormat, DiskRecord, FileRecord, Image, KernelRecord, Origin, Record, SCHEMA};
+pub use runner::{GuestError, GuestJob, GuestRunner};
+pub use store::{Lock, Store};

@@ -1,0 +1,131 @@
+//! A pull from beginning to end: mirror, suite, packages, image, record.
+
+use crate::archive::{Archive, OpenSuite, Suite};
+use crate::busybox;
+use crate::error::{Error, Result};
+use crate::fetch::Client;
+use crate::mirror::{self, Environment, Source};
+use crate::progress::{Cancel, Progress};
+use crate::record::Image;
+use crate::runner::GuestRunner;
+use crate::store::{Lock, Store, require_space};
+use crate::verify::Keyring;
+use std::path::{Path, PathBuf};
+
+/// Room a busybox image needs, downloads included.
+const BUSYBOX_SPACE: u64 = 200 << 20;
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct PullRequest {
+    /// `busybox`, or `debian:` and a suite: `13` (`trixie`), `forky`, `sid`.
+    pub image: String,
+    /// `--mirror`: base address of a Debian archive; otherwise the host's apt configuration says.
+    pub mirror: Option<String>,
+    /// `--keyring`: keys to trust instead of Debian's.
+    pub keyring: Option<PathBuf>,
+    /// `--allow-expired`: accept a Release past its Valid-Until.
+    pub allow_expired: bool,
+}
+
+/// What the host brings to a pull.
+pub struct Host<'a> {
+    /// Where `etc/apt` is found; `/` outside tests.
+    pub root: &'a Path,
+    /// Proxy settings of the environment.
+    pub environment: Environment,
+    /// Who listens.
+    pub progress: &'a dyn Progress,
+    /// Who may stop it.
+    pub cancel: &'a Cancel,
+    /// Runs the building machine; `busybox` needs none.
+    pub runner: &'a dyn GuestRunner,
+}
+
+/// What a name asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recipe {
+    Busybox,
+    Debian(Suite),
+}
+
+pub(crate) fn recipe(name: &str) -> Result<Recipe> {
+    let unknown = || Error::UnknownImage { name: name.to_owned() };
+    match name.split_once(':') {
+        None if name == "busybox" => Ok(Recipe::Busybox),
+        Some(("debian", suite)) => Suite::named(suite).map(Recipe::Debian).ok_or_else(unknown),
+        _ => Err(unknown()),
+    }
+}
+
+/// The name an image is kept under: `debian:trixie` is `debian:13`; other names are themselves.
+pub fn canonical_name(name: &str) -> String {
+    match recipe(name) {
+        Ok(Recipe::Debian(suite)) => format!("debian:{}", suite.name),
+        _ => name.to_owned(),
+    }
+}
+
+/// Everything a recipe works with, opened.
+pub(crate) struct Session<'a> {
+    pub archive: Archive<'a>,
+}
+
+/// Where to pull from and whom to trust, settled before anything is written.
+pub(crate) struct Settled {
+    pub source: Source,
+    pub keyring: Keyring,
+    pub client: Client,
+    pub cache: PathBuf,
+}
+
+impl Settled {
+    pub fn new(store: &Store, request: &PullRequest, host: &Host<'_>) -> Result<Settled> {
+        let source = mirror::discover(host.root, request.mirror.as_deref(), &host.environment)?;
+        let keyring = match &request.keyring {
+            Some(path) => Keyring::from_file(path)?,
+            None => Keyring::debian()?,
+        };
+        let client = Client::new(&source, host.cancel)?;
+        Ok(Settled { source, keyring, client, cache: store.cache() })
+    }
+
+    pub fn session<'a>(&'a self, request: &PullRequest, host: &Host<'a>) -> Session<'a> {
+        Session {
+            archive: Archive {
+                source: &self.source,
+                keyring: &self.keyring,
+                allow_expired: request.allow_expired,
+                cache: &self.cache,
+                client: self.client.clone(),
+                progress: host.progress,
+                cancel: host.cancel,
+            },
+        }
+    }
+}
+
+/// Makes the image that is asked for, and puts it into the store.
+///
+/// # Errors
+/// [`Error::Exists`] if it is there already; else whatever of [`Error`] stopped it: then nothing is
+/// left but finished downloads.
+pub fn pull(store: &Store, request: &PullRequest, host: &Host<'_>) -> Result<Image> {
+    let recipe = recipe(&request.image)?;
+    let settled = Settled::new(store, request, host)?;
+    let held = store.lock(host.progress, host.cancel)?;
+    let session = settled.session(request, host);
+    match recipe {
+        Recipe::Busybox => pull_busybox(store, &held, &session),
+        Recipe::Debian(_) => Err(Error::UnknownImage { name: request.image.clone() }),
+    }
+}
+
+fn pull_busybox(store: &Store, held: &Lock, session: &Session<'_>) -> Result<Image> {
+    let stage = store.stage(held, "busybox")?;
+    require_space(&stage.dir, BUSYBOX_SPACE)?;
+    let open: OpenSuite = session.archive.open_first()?;
+    let record = busybox::make(&session.archive, &open, "busybox", &stage)?;
+    session.archive.cancel.check()?;
+    store.commit(stage, record)
+}
