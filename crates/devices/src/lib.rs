@@ -11,6 +11,7 @@ pub mod plic;
 pub mod serial;
 pub mod syscon;
 pub mod uart16550;
+pub mod virtio;
 mod wake;
 mod worker;
 

@@ -1,0 +1,494 @@
+//! A virtio device without its transport, virtio 1.3 §2 and §3: status, features, queues, completions.
+//!
+//! ```text
+//!  bus ─► Shared<VirtioMmio<D>> ─┐                       D: one kind of device: features, config space, own state
+//!                                ├─► Shared<Virtio<D>> = D + Core
+//!  worker (backend) ─────────────┘                       Core: VirtioState + wiring (RAM, interrupt, doorbell)
+//! ```
+//! The worker takes a chain under the lock, does the request's I/O **without** it, and completes under the lock
+//! again; a register access waits at most for such a short hold. What was taken before a reset, a load or a queue's
+//! end is stale: its [`Token`] names an older `epoch`, and [`Core::complete`] drops it. (Its data may still land in
+//! the guest's buffers, never elsewhere.)
+//!
+//! Status (§2.1): `0 → ACKNOWLEDGE → DRIVER → FEATURES_OK → DRIVER_OK`, bits only ever added, 0 resets. FEATURES_OK
+//! sticks only if the driver's features are a subset of ours with VERSION_1; DRIVER_OK only after it. Nonsense sets
+//! DEVICE_NEEDS_RESET: every queue stops until the driver resets.
+//!
+//! Invariants: a queue is served only while [`Core::live`]; every chain that is taken is completed, put back, or
+//! stale; completions that cannot be written yet are part of the state; the interrupt wire is high iff `isr ≠ 0`.
+
+use super::doorbell::Doorbell;
+use super::virtqueue::{Nonsense, Popped, QueueState, RingFeatures};
+use std::io;
+use std::sync::{Mutex, MutexGuard};
+use strata_engine::IrqLine;
+use strata_memory::{GuestRam, VolatileSlice};
+use strata_state::{Record, StateError, Stateful};
+
+/// Device status bits (§2.1).
+pub mod status {
+    /// The driver gave up.
+    pub const FAILED: u8 = 0x80;
+    /// The device met nonsense and serves nothing until it is reset.
+    pub const NEEDS_RESET: u8 = 0x40;
+    /// Feature negotiation is complete.
+    pub const FEATURES_OK: u8 = 8;
+    /// The driver is ready.
+    pub const DRIVER_OK: u8 = 4;
+    /// All bits that a driver may set: these, ACKNOWLEDGE (1) and DRIVER (2).
+    pub const DRIVER_BITS: u8 = FAILED | FEATURES_OK | DRIVER_OK | 3;
+}
+
+/// Feature bits that belong to no kind of device (§6).
+pub mod feature {
+    /// Indirect descriptors.
+    pub const INDIRECT_DESC: u64 = 1 << 28;
+    /// Event suppression by index.
+    pub const EVENT_IDX: u64 = 1 << 29;
+    /// Not a legacy device; we serve no driver without it.
+    pub const VERSION_1: u64 = 1 << 32;
+    /// What every device here offers. F_RING_RESET, F_RING_PACKED and F_ACCESS_PLATFORM are not among it.
+    pub const COMMON: u64 = INDIRECT_DESC | EVENT_IDX | VERSION_1;
+}
+
+/// Interrupt causes (§4.2.2, InterruptStatus; §4.1.4.5).
+pub mod isr {
+    /// A used ring moved.
+    pub const USED: u8 = 1;
+    /// The config space or the status changed.
+    pub const CONFIG: u8 = 2;
+}
+
+/// Warnings about one device's driver that reach the log; a guest must not be able to fill the host's disk.
+const MAX_WARNINGS: u32 = 16;
+
+strata_state::state! {
+    /// A completion that could not be written to its used ring yet.
+    pub struct Completion("virtio-completion", 1) {
+        /// Queue.
+        1 queue: u16,
+        /// Head of the chain.
+        2 head: u16,
+        /// Bytes written to it.
+        3 len: u32,
+    }
+}
+
+strata_state::state! {
+    /// What every virtio device keeps, on any transport.
+    pub struct VirtioState("virtio", 1) {
+        /// Device status.
+        1 status: u8,
+        /// Features that the driver has accepted.
+        2 driver_features: u64,
+        /// Which 32 of the device's features are shown.
+        3 device_features_sel: u32,
+        /// Which 32 of the driver's features are written.
+        4 driver_features_sel: u32,
+        /// Queue that the queue registers speak of.
+        5 queue_sel: u32,
+        /// Interrupt causes not yet acknowledged.
+        6 isr: u8,
+        /// Counts changes of the config space.
+        7 config_generation: u32,
+        /// The queues, by number.
+        8 queues: Vec<QueueState>,
+        /// Completions that wait for a page.
+        9 undelivered: Vec<Completion>,
+    }
+}
+
+/// Name and largest size of one queue.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueSpec {
+    /// The specification's name for it.
+    pub name: &'static str,
+    /// Most entries; a power of two.
+    pub max: u16,
+}
+
+/// What tells one kind of device from another: pure data and its own part of the state.
+pub trait Device: Send + 'static {
+    /// Its record: a [`VirtioState`] and what the device adds.
+    type State: Record + Clone;
+    /// Device ID (§5).
+    const ID: u32;
+    /// Name for messages.
+    const NAME: &'static str;
+    /// Its queues.
+    const QUEUES: &'static [QueueSpec];
+    /// Features offered beside [`feature::COMMON`].
+    fn features(&self) -> u64;
+    /// The config space as the driver reads it; writes to it are ignored.
+    fn config(&self) -> &[u8];
+    /// The whole record.
+    fn pack(&self, transport: VirtioState) -> Self::State;
+    /// The record after a reset.
+    fn fresh(&self, transport: VirtioState) -> Self::State;
+    /// The transport's share of a record.
+    fn transport(state: &Self::State) -> &VirtioState;
+    /// Refuses records that do not fit the device's backend.
+    fn check(&self, _state: &Self::State) -> Result<(), StateError> {
+        Ok(())
+    }
+    /// Takes the device's own share over and gives the transport's.
+    fn unpack(&mut self, state: Self::State) -> VirtioState;
+}
+
+/// What a device is wired to.
+#[derive(Clone, Debug)]
+pub struct Wiring {
+    /// The machine's memory.
+    pub ram: GuestRam,
+    /// Its interrupt.
+    pub irq: IrqLine,
+}
+
+/// Names a chain that was taken, until it is completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    queue: u16,
+    head: u16,
+    epoch: u64,
+}
+
+/// The part of a device that is the same for all kinds.
+pub struct Core {
+    pub(super) s: VirtioState,
+    name: &'static str,
+    specs: &'static [QueueSpec],
+    offered: u64,
+    ram: GuestRam,
+    irq: IrqLine,
+    doorbell: Doorbell,
+    /// Host side only: changes whenever chains taken before become stale.
+    epoch: u64,
+    warnings: u32,
+}
+
+impl Core {
+    fn new<D: Device>(device: &D, wiring: Wiring) -> io::Result<Core> {
+        Ok(Core {
+            s: fresh(D::QUEUES),
+            name: D::NAME,
+            specs: D::QUEUES,
+            offered: feature::COMMON | device.features(),
+            ram: wiring.ram,
+            irq: wiring.irq,
+            doorbell: Doorbell::new()?,
+            epoch: 0,
+            warnings: 0,
+        })
+    }
+
+    /// Features offered to the driver.
+    pub fn offered(&self) -> u64 {
+        self.offered
+    }
+
+    /// Features in use; none before FEATURES_OK.
+    pub fn negotiated(&self) -> u64 {
+        if self.s.status & status::FEATURES_OK != 0 { self.s.driver_features } else { 0 }
+    }
+
+    /// Whether queue `q` is to be served.
+    pub fn live(&self, q: u16) -> bool {
+        let mask = status::DRIVER_OK | status::NEEDS_RESET | status::FAILED;
+        self.s.status & mask == status::DRIVER_OK
+            && self.s.queues.get(usize::from(q)).is_some_and(|q| q.ready)
+    }
+
+    fn ring_features(&self) -> RingFeatures {
+        let f = self.negotiated();
+        RingFeatures { event_idx: f & feature::EVENT_IDX != 0, indirect: f & feature::INDIRECT_DESC != 0 }
+    }
+
+    /// Takes the next chain of queue `q`, whose memory is `ram` (the worker's own handle to it, so that the chain
+    /// outlives the lock). A queue that is not live is empty; nonsense stops the device and looks empty.
+    pub fn pop<'m>(
+        &mut self,
+        q: u16,
+        ram: &'m GuestRam,
+        spare: &mut Vec<VolatileSlice<'m>>,
+    ) -> (Popped<'m>, Token) {
+        let mut token = Token { queue: q, head: 0, epoch: self.epoch };
+        if !self.s.undelivered.is_empty() {
+            self.deliver();
+            if self.s.undelivered.iter().any(|c| c.queue == q) {
+                return (Popped::Wait, token);
+            }
+        }
+        let features = self.ring_features();
+        let live = self.live(q);
+        let Some(queue) = self.s.queues.get_mut(usize::from(q)).filter(|_| live) else {
+            return (Popped::Empty, token);
+        };
+        match queue.pop(ram, features, spare) {
+            Ok(popped) => {
+                if let Popped::Chain(c) = &popped {
+                    token.head = c.head();
+                }
+                (popped, token)
+            }
+            Err(e) => {
+                self.fail(&e);
+                (Popped::Empty, token)
+            }
+        }
+    }
+
+    /// Whether what was taken with `token` is still the guest's wish.
+    pub fn current(&self, token: Token) -> bool {
+        token.epoch == self.epoch
+    }
+
+    /// Gives back the last `n` chains of the queue of `token`, which was taken with or after them.
+    pub fn put_back(&mut self, token: Token, n: u16) {
+        if self.current(token)
+            && let Some(queue) = self.s.queues.get_mut(usize::from(token.queue))
+        {
+            queue.put_back(n);
+        }
+    }
+
+    /// **The one way in which a request ends**: chains with the number of bytes written to each, all published
+    /// at once. Stale ones are dropped.
+    pub fn complete(&mut self, done: &[(Token, u32)]) {
+        let epoch = self.epoch;
+        let fresh = done.iter().filter(|(t, _)| t.epoch == epoch);
+        let completions = fresh.map(|&(t, len)| Completion { queue: t.queue, head: t.head, len });
+        self.s.undelivered.extend(completions);
+        self.deliver();
+    }
+
+    /// Writes waiting completions to their used rings, as far as the pages are there.
+    fn deliver(&mut self) {
+        let features = self.ring_features();
+        for q in 0..self.s.queues.len() as u16 {
+            if !self.live(q) {
+                self.s.undelivered.retain(|c| c.queue != q);
+                continue;
+            }
+            let mine = self.s.undelivered.iter().filter(|c| c.queue == q).map(|c| (c.head, c.len));
+            let Some(queue) = self.s.queues.get_mut(usize::from(q)) else { continue };
+            if mine.clone().next().is_none() {
+                continue;
+            }
+            match queue.publish(&self.ram, features, mine) {
+                Ok(None) => continue,
+                Ok(Some(interrupt)) => self.s.isr |= if interrupt { isr::USED } else { 0 },
+                Err(e) => self.fail(&e),
+            }
+            self.s.undelivered.retain(|c| c.queue != q);
+        }
+        self.settle();
+    }
+
+    /// Stops the device until the driver resets it, because of `why`.
+    pub fn fail(&mut self, why: &Nonsense) {
+        self.warn(format_args!("{why}; the device needs a reset by its driver"));
+        self.s.status |= status::NEEDS_RESET;
+        self.s.undelivered.clear();
+        if self.s.status & status::DRIVER_OK != 0 {
+            self.config_changed();
+        }
+    }
+
+    /// Puts a warning about this device into the log, a limited number of times.
+    pub fn warn(&mut self, what: std::fmt::Arguments<'_>) {
+        if self.warnings < MAX_WARNINGS {
+            self.warnings += 1;
+            tracing::warn!(device = self.name, "{what}");
+        }
+    }
+
+    /// Tells the driver that config space or status changed.
+    pub fn config_changed(&mut self) {
+        self.s.config_generation = self.s.config_generation.wrapping_add(1);
+        if self.s.status & status::DRIVER_OK != 0 {
+            self.s.isr |= isr::CONFIG;
+        }
+        self.settle();
+    }
+
+    /// The selected queue.
+    pub(super) fn selected(&mut self) -> Option<&mut QueueState> {
+        self.s.queues.get_mut(self.s.queue_sel as usize)
+    }
+
+    /// Largest size of the selected queue; 0 where there is none.
+    pub(super) fn selected_max(&self) -> u16 {
+        self.specs.get(self.s.queue_sel as usize).map_or(0, |q| q.max)
+    }
+
+    /// Enables or ends the selected queue.
+    pub(super) fn set_ready(&mut self, ready: bool) {
+        let (sel, max, ram) = (self.s.queue_sel, self.selected_max(), self.ram.clone());
+        let Some(queue) = self.selected() else { return };
+        if queue.ready == ready {
+            return;
+        }
+        (queue.next_avail, queue.next_used) = (0, 0);
+        if !ready {
+            queue.ready = false;
+            self.epoch += 1;
+            self.s.undelivered.retain(|c| u32::from(c.queue) != sel);
+            return;
+        }
+        match queue.check(max, &ram) {
+            Ok(()) => queue.ready = true,
+            Err(e) => self.fail(&e),
+        }
+    }
+
+    /// The driver says that queue `q` has new chains.
+    pub(super) fn notify(&self, q: u32) {
+        if u16::try_from(q).is_ok_and(|q| self.live(q)) {
+            self.doorbell.ring();
+        }
+    }
+
+    /// Adds status bits (§2.1.1); 0 is not for here.
+    fn add_status(&mut self, bits: u8) {
+        let mut bits = bits & status::DRIVER_BITS;
+        let features = self.s.driver_features;
+        let acceptable = features & !self.offered == 0 && features & feature::VERSION_1 != 0;
+        if (self.s.status | bits) & status::FEATURES_OK == 0 || !acceptable {
+            bits &= !(status::FEATURES_OK | status::DRIVER_OK);
+        }
+        self.s.status |= bits;
+        if bits & status::DRIVER_OK != 0 {
+            self.doorbell.ring();
+        }
+    }
+
+    fn settle(&mut self) {
+        self.irq.set(self.s.isr != 0);
+    }
+
+    fn check(&self, s: &VirtioState) -> Result<(), StateError> {
+        let bad = |why: String| Err(StateError::Invalid { id: VirtioState::ID.into(), why });
+        if s.status & !(status::DRIVER_BITS | status::NEEDS_RESET) != 0 || s.isr & !3 != 0 {
+            return bad(format!("status {:#x}, interrupt causes {:#x}", s.status, s.isr));
+        }
+        let unknown = s.driver_features & !self.offered;
+        if s.status & status::FEATURES_OK != 0 && unknown != 0 {
+            return bad(format!("the driver uses features {unknown:#x}, which this {} lacks", self.name));
+        }
+        if s.queues.len() != self.specs.len() {
+            return bad(format!(
+                "{} queues where the {} has {}",
+                s.queues.len(),
+                self.name,
+                self.specs.len()
+            ));
+        }
+        for (q, spec) in s.queues.iter().zip(self.specs) {
+            if q.num > spec.max {
+                return bad(format!("queue {} of {} entries, at most {}", spec.name, q.num, spec.max));
+            }
+            if q.ready
+                && let Err(e) = q.check(spec.max, &self.ram)
+            {
+                return bad(format!("queue {}: {e}", spec.name));
+            }
+        }
+        let most: usize = self.specs.iter().map(|q| usize::from(q.max)).sum();
+        if s.undelivered.len() > most || s.undelivered.iter().any(|c| usize::from(c.queue) >= s.queues.len())
+        {
+            return bad(format!("{} completions wait", s.undelivered.len()));
+        }
+        Ok(())
+    }
+}
+
+fn fresh(specs: &[QueueSpec]) -> VirtioState {
+    VirtioState {
+        status: 0,
+        driver_features: 0,
+        device_features_sel: 0,
+        driver_features_sel: 0,
+        queue_sel: 0,
+        isr: 0,
+        config_generation: 0,
+        queues: specs.iter().map(|q| QueueState::new(q.max)).collect(),
+        undelivered: Vec::new(),
+    }
+}
+
+/// A virtio device: its kind and what all kinds share. Transports and the worker meet in it.
+pub struct Virtio<D: Device> {
+    /// The kind's own.
+    pub(super) device: D,
+    /// What all kinds share.
+    pub(super) core: Core,
+}
+
+impl<D: Device> Virtio<D> {
+    /// A device after power-on.
+    ///
+    /// # Errors
+    /// The host has no descriptor left for the doorbell.
+    pub fn new(device: D, wiring: Wiring) -> io::Result<Virtio<D>> {
+        let core = Core::new(&device, wiring)?;
+        Ok(Virtio { device, core })
+    }
+
+    /// What makes the worker look.
+    pub fn doorbell(&self) -> Doorbell {
+        self.core.doorbell.clone()
+    }
+
+    /// The driver writes the status register.
+    pub(super) fn write_status(&mut self, value: u8) {
+        if value == 0 {
+            self.set_state(self.reset_state());
+            self.settle();
+        } else {
+            self.core.add_status(value);
+        }
+    }
+
+    /// Reads `size` bytes of the config space; what lies behind its end is 0.
+    pub(super) fn read_config(&self, offset: u64, size: u8) -> u64 {
+        let config = self.device.config();
+        (0..u64::from(size.min(8))).fold(0, |v, i| {
+            let at = usize::try_from(offset + i).unwrap_or(usize::MAX);
+            v | u64::from(config.get(at).copied().unwrap_or(0)) << (8 * i)
+        })
+    }
+}
+
+impl<D: Device> Stateful for Virtio<D> {
+    type State = D::State;
+
+    fn state(&self) -> D::State {
+        self.device.pack(self.core.s.clone())
+    }
+
+    fn reset_state(&self) -> D::State {
+        self.device.fresh(fresh(D::QUEUES))
+    }
+
+    fn check(&self, state: &D::State) -> Result<(), StateError> {
+        self.core.check(D::transport(state))?;
+        self.device.check(state)
+    }
+
+    fn set_state(&mut self, state: D::State) {
+        self.core.s = self.device.unpack(state);
+        self.core.epoch += 1;
+        // Chains that were waiting when the state was saved bring no notification of their own.
+        self.core.doorbell.ring();
+    }
+
+    fn settle(&mut self) {
+        self.core.settle();
+    }
+}
+
+/// Locks, whatever became of an earlier holder: a device's state is consistent between any two statements that
+/// could panic.
+pub(super) fn lock<T: ?Sized>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(|e| e.into_inner())
+}

@@ -1,0 +1,99 @@
+//! The queue pump of devices whose one queue carries requests: take, serve without the lock, complete.
+
+use super::core::{Core, Device, Virtio, lock};
+use super::doorbell::Doorbell;
+use super::virtqueue::{Chain, Nonsense, Popped};
+use crate::{Shared, Worker};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+use strata_memory::{GuestRam, VolatileSlice};
+
+/// Requests served in one turn, so that a worker can be paused between two turns without waiting for a guest to
+/// run out of requests.
+const MAX_REQUESTS: usize = 64;
+
+/// What serving a request came to.
+pub(super) struct Served {
+    /// Bytes written to the chain, counted from its first writable one.
+    pub written: u32,
+    /// What the log should know.
+    pub warning: Option<String>,
+}
+
+/// A backend that answers requests one at a time.
+pub(super) trait Serve: Send {
+    /// Whether a request may block on the host's storage.
+    const BLOCKS: bool;
+    /// Answers `request`. `scratch` is empty and only lends its allocation; `features` are those negotiated.
+    fn serve<'m>(
+        &mut self,
+        request: &Chain<'m>,
+        features: u64,
+        scratch: &mut Vec<VolatileSlice<'m>>,
+    ) -> Result<Served, Nonsense>;
+}
+
+/// A worker's access to its device.
+pub(super) struct Port<D: Device> {
+    pub virtio: Shared<Virtio<D>>,
+    pub ram: GuestRam,
+    pub doorbell: Doorbell,
+}
+
+impl<D: Device> Port<D> {
+    pub fn new(virtio: &Shared<Virtio<D>>, ram: GuestRam) -> Port<D> {
+        Port { virtio: virtio.clone(), ram, doorbell: lock(virtio).doorbell() }
+    }
+
+    /// Runs `f` on the core, under the lock.
+    pub fn core<R>(&self, f: impl FnOnce(&mut Core) -> R) -> R {
+        f(&mut lock(&self.virtio).core)
+    }
+}
+
+/// Serves queue 0 of `D` from the backend `S`.
+pub(super) struct RequestWorker<D: Device, S: Serve> {
+    pub port: Port<D>,
+    pub backend: S,
+}
+
+impl<D: Device, S: Serve> Worker for RequestWorker<D, S> {
+    fn wait_for(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.port.doorbell.as_fd()]
+    }
+
+    fn turn(&mut self) -> Option<Duration> {
+        let RequestWorker { port, backend } = self;
+        port.doorbell.hush();
+        let (mut spare, mut scratch) = (Vec::new(), Vec::new());
+        for _ in 0..MAX_REQUESTS {
+            let (popped, token, features) = port.core(|c| {
+                let (popped, token) = c.pop(0, &port.ram, &mut spare);
+                (popped, token, c.negotiated())
+            });
+            // A parked queue has nothing to wait for by itself: whoever brings the pages rings.
+            let Popped::Chain(chain) = popped else { return None };
+            let served = backend.serve(&chain, features, &mut scratch);
+            scratch.clear();
+            chain.recycle(&mut spare);
+            port.core(|c| match served {
+                Ok(Served { written, warning }) => {
+                    if let Some(w) = warning {
+                        c.warn(format_args!("{w}"));
+                    }
+                    c.complete(&[(token, written)]);
+                }
+                Err(e) => c.fail(&e),
+            });
+        }
+        Some(Duration::ZERO)
+    }
+
+    fn blocks(&self) -> bool {
+        S::BLOCKS
+    }
+
+    fn name(&self) -> &str {
+        D::NAME
+    }
+}
