@@ -53,6 +53,8 @@ pub(crate) struct Core {
     pub clock_at: u64,
     /// The timers' bits of `mip` when the clock was last read.
     pub timers: u64,
+    /// `run` returns when exactly so many have retired; `u64::MAX` for never.
+    pub limit: u64,
     /// In WFI.
     pub waiting: bool,
     pub spin: Spin,
@@ -81,6 +83,7 @@ impl Core {
             code_generation: 1,
             clock_at: 0,
             timers: 0,
+            limit: u64::MAX,
             waiting: false,
             spin: Spin::default(),
             config,

@@ -31,6 +31,15 @@ impl Hart {
         &self.core.config
     }
 
+    /// [`Vcpu::run`], but comes back as if kicked after exactly `insns` more instructions, or when it would sleep in
+    /// WFI: for comparing harts step by step, and for runs that must repeat. Traps do not count.
+    pub fn run_for(&mut self, insns: u64) -> Stop {
+        self.core.limit = self.core.retired.saturating_add(insns);
+        let stop = run(&mut self.core, &mut self.cache);
+        self.core.limit = u64::MAX;
+        stop
+    }
+
     #[cfg(test)]
     pub(crate) fn core(&mut self) -> &mut Core {
         &mut self.core

@@ -1,6 +1,6 @@
 //! Programs from memory: what the parts do together.
 
-mod fixture;
+pub(crate) mod fixture;
 mod memory;
 mod paging;
 mod random;

@@ -16,7 +16,7 @@
 //! A block ends with the first instruction that may go elsewhere or change what code means, before the page's end, or at
 //! [`MAX_INSNS`]. Blocks are shared between virtual addresses, so pc-relative instructions count from the block's start
 //! (`relative`). What does not fit in a block (an instruction over the end of a page, one on a page that PMP splits, an
-//! illegal one) is fetched alone, by [`fetch_one`].
+//! illegal one) is fetched by itself, by [`BlockCache::alone`].
 
 use crate::core::Core;
 use crate::mmu::FetchPage;
@@ -26,7 +26,7 @@ use strata_isa::{Insn, Op, Operand, decode_with};
 
 /// Longest block. With 4 bytes each, an offset within a block plus an instruction's length fits the `u8` of
 /// [`Insn::len`].
-const MAX_INSNS: usize = 60;
+pub(crate) const MAX_INSNS: usize = 60;
 /// Slots by virtual address: 256 KiB.
 const SLOTS: usize = 1 << 13;
 /// Blocks known by physical address: a kernel's boot touches some tens of thousands.
@@ -62,11 +62,13 @@ struct Known {
 pub(crate) struct BlockCache {
     slots: Box<[Slot; SLOTS]>,
     known: Box<[Known]>,
+    /// The first place is [`BlockCache::alone`]'s.
     code: Vec<Insn>,
 }
 
 /// No stamp of the fetch TLB is 0.
 const NO_SLOT: Slot = Slot { pc: 0, stamp: 0, block: Block { start: 0, len: 0, size: 0 } };
+const NOTHING: Insn = Insn { op: Op::Addi, rd: 32, rs1: 0, rs2: 0, rs3: 0, rm: 0, len: 4, imm: 0, raw: 0x13 };
 const UNKNOWN: Known = Known { pa: 1, generation: 0, block: Block { start: 0, len: 0, size: 0 } };
 
 #[inline(always)]
@@ -83,7 +85,7 @@ impl BlockCache {
     pub fn new() -> BlockCache {
         let slots = vec![NO_SLOT; SLOTS].into_boxed_slice();
         let slots = slots.try_into().unwrap_or_else(|_| Box::new([NO_SLOT; SLOTS]));
-        BlockCache { slots, known: vec![UNKNOWN; KNOWN].into(), code: Vec::new() }
+        BlockCache { slots, known: vec![UNKNOWN; KNOWN].into(), code: vec![NOTHING] }
     }
 
     /// The instructions of `block`.
@@ -93,23 +95,23 @@ impl BlockCache {
         self.code.get(start..start + usize::from(block.len)).unwrap_or(&[])
     }
 
-    /// The block at `core.pc`; `None` where an instruction must be fetched alone.
+    /// The block at `core.pc`.
     #[inline(always)]
-    pub fn find(&mut self, core: &mut Core) -> Result<Option<Block>, Exit> {
+    pub fn find(&mut self, core: &mut Core) -> Result<Block, Exit> {
         let slot = &self.slots[slot_index(core.pc)];
         if slot.pc == core.pc && slot.stamp == core.mmu.fetch.stamp() {
-            return Ok(Some(slot.block));
+            return Ok(slot.block);
         }
         self.find_by_physical(core)
     }
 
     #[cold]
     #[inline(never)]
-    fn find_by_physical(&mut self, core: &mut Core) -> Result<Option<Block>, Exit> {
+    fn find_by_physical(&mut self, core: &mut Core) -> Result<Block, Exit> {
         let pc = core.pc;
         let FetchPage { page, pa, whole } = core.fetch_page(pc)?;
         if !whole {
-            return Ok(None);
+            return self.alone(core);
         }
         let fetch = |at: u64| page.load(at, Width::U16) as u32;
         let pa = pa | pc & 0xfff;
@@ -121,18 +123,37 @@ impl BlockCache {
         } else {
             match self.build(core, pc, fetch) {
                 Some(b) => b,
-                None => return Ok(None),
+                None => return self.alone(core),
             }
         };
         self.known[known_index(pa)] = Known { pa, generation: core.code_generation, block };
         self.slots[slot_index(pc)] = Slot { pc, stamp: core.mmu.fetch.stamp(), block };
-        Ok(Some(block))
+        Ok(block)
+    }
+
+    /// The instruction at `core.pc` by itself, in a block that lasts until the next call.
+    #[cold]
+    #[inline(never)]
+    pub fn alone(&mut self, core: &mut Core) -> Result<Block, Exit> {
+        let pc = core.pc;
+        let mut raw = core.fetch_page(pc)?.page.load(pc, Width::U16) as u32;
+        if raw & 3 == 3 {
+            let second = pc.wrapping_add(2);
+            raw |= (core.fetch_page(second)?.page.load(second, Width::U16) as u32) << 16;
+        }
+        match decode_with(raw, core.config.extensions) {
+            Ok(insn) => {
+                self.code[0] = relative(insn, 0);
+                Ok(Block { start: 0, len: 1, size: insn.len.into() })
+            }
+            Err(bits) => Err(core.raise(Cause::Illegal, bits.into())),
+        }
     }
 
     /// Decodes from `pc` on; `None` if not even one instruction fits.
     fn build(&mut self, core: &Core, pc: u64, fetch: impl Fn(u64) -> u32) -> Option<Block> {
         if self.code.len() > MAX_CODE {
-            self.code.clear();
+            self.code.truncate(1);
             self.known.fill(UNKNOWN);
             self.slots.fill(NO_SLOT);
         }
@@ -186,20 +207,4 @@ fn same_bytes(code: &[Insn], mut pc: u64, fetch: impl Fn(u64) -> u32) -> bool {
         pc = pc.wrapping_add(if wide { 4 } else { 2 });
         now == insn.raw
     })
-}
-
-/// The instruction at `core.pc`, by itself.
-#[cold]
-#[inline(never)]
-pub(crate) fn fetch_one(core: &mut Core) -> Result<Insn, Exit> {
-    let pc = core.pc;
-    let mut raw = core.fetch_page(pc)?.page.load(pc, Width::U16) as u32;
-    if raw & 3 == 3 {
-        let second = pc.wrapping_add(2);
-        raw |= (core.fetch_page(second)?.page.load(second, Width::U16) as u32) << 16;
-    }
-    match decode_with(raw, core.config.extensions) {
-        Ok(insn) => Ok(relative(insn, 0)),
-        Err(bits) => Err(core.raise(Cause::Illegal, bits.into())),
-    }
 }

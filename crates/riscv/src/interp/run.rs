@@ -7,7 +7,7 @@
 //! instructions. Reading the clock costs as much as a dozen instructions, so timers are looked at every [`QUANTUM`]
 //! instructions, and at once when the guest has moved a deadline.
 
-use super::block::{BlockCache, fetch_one};
+use super::block::{BlockCache, MAX_INSNS};
 use crate::config::NS_PER_TICK;
 use crate::core::Core;
 use crate::csr::envcfg;
@@ -28,30 +28,24 @@ const MANY_PAGES: u64 = 32;
 pub(crate) fn run(core: &mut Core, cache: &mut BlockCache) -> Stop {
     core.poll_soon();
     loop {
-        if (core.shared.attention() || core.retired >= core.poll_at)
-            && let Some(stop) = poll(core)
-        {
-            return stop;
+        let mut alone = false;
+        if core.shared.attention() || core.retired >= core.poll_at {
+            match poll(core) {
+                Some(stop) => return stop,
+                // Also where a limit is far: one instruction by itself is not felt.
+                None => alone = core.limit != u64::MAX,
+            }
         }
-        let single;
-        let (insns, size) = match cache.find(core) {
-            Ok(Some(block)) => (cache.code(block), u64::from(block.size)),
-            Ok(None) => match fetch_one(core) {
-                Ok(insn) => {
-                    single = insn;
-                    (std::slice::from_ref(&single), u64::from(single.len))
-                }
-                Err(exit) => match stopped(core, &[], 0, exit) {
-                    Some(stop) => return stop,
-                    None => continue,
-                },
-            },
+        let found = if alone { cache.alone(core) } else { cache.find(core) };
+        let block = match found {
+            Ok(block) => block,
             Err(exit) => match stopped(core, &[], 0, exit) {
                 Some(stop) => return stop,
                 None => continue,
             },
         };
-        core.next = core.pc.wrapping_add(size);
+        let insns = cache.code(block);
+        core.next = core.pc.wrapping_add(block.size.into());
         core.retired = core.retired.wrapping_add(insns.len() as u64);
         if let Err((at, exit)) = run_block(core, insns) {
             match stopped(core, insns, at, exit) {
@@ -138,7 +132,11 @@ fn poll(core: &mut Core) -> Option<Stop> {
             core.timers = core.pending() & (irq::MTI | timer_bit(core));
             core.clock_at = core.retired.saturating_add(QUANTUM);
         }
-        core.poll_at = core.clock_at;
+        if core.retired >= core.limit || core.waiting && core.limit != u64::MAX {
+            return Some(Stop::Kicked);
+        }
+        // Near a limit the loop comes here for every instruction, and runs them one by one.
+        core.poll_at = core.clock_at.min(core.limit.saturating_sub(MAX_INSNS as u64));
         let mip = core.csr.mip | core.shared.pins() & irq::ALL | core.timers;
         if core.waiting {
             if mip & core.csr.mie == 0 {
