@@ -89,7 +89,10 @@ impl Stateful for Aclint {
     }
     fn settle(&mut self) {
         for ((hart, msip), at) in self.harts.iter().zip(&self.s.msip).zip(&self.s.mtimecmp) {
-            hart.set_pin(MSIP, *msip);
+            // Nobody else drives pin and timer, so a look spares the atomic writes that are mostly in vain.
+            if (hart.pins() >> MSIP & 1 != 0) != *msip {
+                hart.set_pin(MSIP, *msip);
+            }
             if hart.timer() != *at {
                 hart.set_timer(*at);
             }

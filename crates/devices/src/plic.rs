@@ -230,7 +230,11 @@ impl Stateful for Plic {
             for (mode, pin) in PINS.into_iter().enumerate() {
                 let context = h * CONTEXTS_PER_HART + mode;
                 let threshold = self.s.threshold.get(context).copied().unwrap_or(0);
-                hart.set_pin(pin, self.best(context).is_some_and(|(_, p)| p > threshold));
+                let level = self.best(context).is_some_and(|(_, p)| p > threshold);
+                // Nobody else drives this pin, so a look spares the atomic write that is mostly in vain.
+                if (hart.pins() >> pin & 1 != 0) != level {
+                    hart.set_pin(pin, level);
+                }
             }
         }
     }

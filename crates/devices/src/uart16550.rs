@@ -16,7 +16,7 @@
 //! State: the registers and both FIFOs. The interrupt wire is derived. The host side is the [`SerialLink`].
 //!
 //! Input is offered only to a guest that listens: whose receive interrupt is enabled, or that has looked for a byte
-//! [`POLLS_TO_LISTEN`] times running. Otherwise what a script sends early would be read by the firmware, or lost
+//! sixteen times running. Otherwise what a script sends early would be read by the firmware, or lost
 //! when the kernel's driver clears the FIFOs.
 //!
 //! Not here: line errors (parity, framing, break), since no line makes them; the pins OUT1 and OUT2 outside loopback.
@@ -100,7 +100,7 @@ state! {
         10 rx: Vec<u8>,
         /// Sent by the guest, not yet taken by the peer.
         11 tx: Vec<u8>,
-        /// Reads of LSR since the last byte sent, up to [`POLLS_TO_LISTEN`].
+        /// Reads of LSR since the last byte sent, up to 16.
         12 polls: u8,
     }
 }
