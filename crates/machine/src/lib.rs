@@ -1,1 +1,34 @@
-//! strata-machine
+//! A machine: the only place where engine, board, devices and memory meet.
+//!
+//! ```text
+//!  MachineSpec + Resources ── assemble::build ──► Machine
+//!     driver thread   owns the phase; lifecycle::step decides, the driver carries out
+//!     vcpu threads    run a hart each, answer its SBI calls (sbi), stop at the gate
+//!     io threads      give device workers their turns, stop at the gate
+//! ```
+//! Everyone else sends requests and watches the published phase. **Pause is a barrier**: once it is published, no
+//! guest-visible state changes until someone unpauses.
+//!
+//! Deliberately not here: paths (resources come open), processes, names of instances, protocols. Those are the vmm's.
+#![forbid(unsafe_code)]
+
+mod assemble;
+mod console;
+mod driver;
+mod gate;
+mod harts;
+mod io_thread;
+pub mod lifecycle;
+pub mod loader;
+mod machine;
+pub mod sbi;
+mod spec;
+mod vcpu_thread;
+
+pub use assemble::{BuildError, build};
+pub use lifecycle::{Exit, Phase, Refused};
+pub use machine::{Machine, NamedPart};
+pub use spec::{ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Nic, Resources, SlotDevice};
+
+#[cfg(test)]
+mod tests;

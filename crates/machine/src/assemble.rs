@@ -1,0 +1,321 @@
+//! From a description and open resources to a machine: the one place where engine, board, devices and memory meet.
+//!
+//! Order: RAM; harts on a bus that is still empty; interrupt controllers on the harts; devices on those; the bus,
+//! filled from the board's rows; the files, loaded; the threads. Parts are registered in board order.
+
+use crate::console::DebugConsole;
+use crate::driver::Message;
+use crate::harts::{Harts, HartsPart};
+use crate::lifecycle::Event;
+use crate::loader::{HtifSymbols, LoadError};
+use crate::machine::{Assembled, Machine, NamedPart, Rebuild, VcpuPart, mailbox};
+use crate::spec::{ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Resources, SlotDevice};
+use crate::vcpu_thread::SharedVcpu;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, OnceLock};
+use strata_board::fdt::{self, FdtSpec};
+use strata_board::{MmioBus, PartId, Place, RiscvVirt, VIRTIO_SLOTS};
+use strata_devices::aclint::Aclint;
+use strata_devices::goldfish_rtc::{GoldfishRtc, RtcWorker};
+use strata_devices::htif::{self, Htif};
+use strata_devices::plic::Plic;
+use strata_devices::serial::{SerialLink, SerialWorker};
+use strata_devices::syscon::Syscon;
+use strata_devices::uart16550::Uart16550;
+use strata_devices::virtio::{self, Built, EmptySlot, Wiring};
+use strata_devices::{Mmio, Shared, SystemEvent, SystemSink, Worker};
+use strata_engine::{Bus, BusFault, Clock, GuestClock, IrqLine, Vcpu, VcpuShared};
+use strata_memory::GuestRam;
+use strata_riscv::{CACHE_BLOCK, Hart, HartConfig, MMU_TYPE, isa_extensions_list, isa_string};
+
+/// Why a machine cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A number in the description is impossible.
+    #[error("{0}")]
+    Spec(String),
+    /// A kernel, firmware or initrd cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Guest memory cannot be made.
+    #[error(transparent)]
+    Memory(#[from] strata_memory::MemoryError),
+    /// The device tree cannot be made.
+    #[error("the machine's device tree cannot be made: {0}")]
+    Tree(#[from] fdt::FdtError),
+    /// Two devices collide on the bus.
+    #[error(transparent)]
+    Bus(#[from] strata_board::BusError),
+    /// The host gives no descriptor for a device.
+    #[error("the host refused a descriptor for a device: {0}")]
+    Device(std::io::Error),
+    /// The host starts no thread.
+    #[error("the host started no thread for the machine: {0}")]
+    Thread(std::io::Error),
+}
+
+/// The bus, filled after the harts that hold it were made.
+#[derive(Default)]
+struct LateBus(OnceLock<MmioBus>);
+
+impl Bus for LateBus {
+    fn read(&self, gpa: u64, size: u8) -> Result<u64, BusFault> {
+        self.0.get().ok_or(BusFault)?.read(gpa, size)
+    }
+    fn write(&self, gpa: u64, size: u8, value: u64) -> Result<(), BusFault> {
+        self.0.get().ok_or(BusFault)?.write(gpa, size, value)
+    }
+}
+
+/// The debug console: into the UART's own stream. Input belongs to whoever reads the UART.
+struct UartConsole(Arc<SerialLink>);
+
+impl DebugConsole for UartConsole {
+    fn write(&self, bytes: &[u8]) -> usize {
+        self.0.send(bytes)
+    }
+    fn read(&self, _limit: usize) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+/// What grows while devices are added.
+struct Builder {
+    ram: GuestRam,
+    clock: Arc<GuestClock>,
+    plic: Shared<Plic>,
+    bus: strata_board::BusBuilder,
+    parts: Vec<NamedPart>,
+    workers: Vec<Box<dyn Worker>>,
+}
+
+impl Builder {
+    fn line(&self, part: PartId, index: u64) -> IrqLine {
+        RiscvVirt::line(part, index).map_or_else(IrqLine::unconnected, |n| Plic::irq_line(&self.plic, n))
+    }
+
+    /// Puts `device` where the board has it, and registers it.
+    fn add<D: Mmio + 'static>(&mut self, part: PartId, index: u64, device: Shared<D>) {
+        if let Some(place) = RiscvVirt::place(part, index) {
+            self.parts.push(NamedPart { name: place.name.clone(), part: device.clone() });
+            self.bus = std::mem::take(&mut self.bus).add(place, device);
+        }
+    }
+
+    fn add_virtio<D: virtio::Device>(&mut self, slot: u64, built: Built<D>) {
+        self.add(PartId::VirtioMmio, slot, built.device);
+        self.workers.push(built.worker);
+    }
+}
+
+/// Checks `spec`, puts the machine together, loads its files and starts its threads, at the gate.
+///
+/// # Errors
+/// Anything wrong with the description, the files or what the host gives.
+pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildError> {
+    check(spec, &resources)?;
+    let Resources { placement, console, disks, nics, entropy, boot_entropy } = resources;
+    let ram = GuestRam::single(RiscvVirt::ram_base(), spec.memory)?;
+    let clock = Arc::new(GuestClock::stopped_at(0));
+    let bus = Arc::new(LateBus::default());
+    let (driver, inbox) = mailbox();
+    let sink = system_sink(driver.clone());
+
+    let kernel_only = placement.firmware.is_none();
+    let mut vcpus: Vec<SharedVcpu> = Vec::new();
+    let mut shared: Vec<Arc<VcpuShared>> = Vec::new();
+    for id in 0..u64::from(spec.harts) {
+        let config = if kernel_only { HartConfig::with_machine_as_firmware(id) } else { HartConfig::new(id) };
+        let hart = Hart::new(config, ram.clone(), bus.clone(), clock.clone() as Arc<dyn Clock>);
+        shared.push(hart.shared().clone());
+        vcpus.push(Arc::new(Mutex::new(Box::new(hart))));
+    }
+    let harts = Arc::new(Harts::new(vcpus.len()));
+
+    let plic = Arc::new(Mutex::new(Plic::new(shared.clone())));
+    let bus_builder = MmioBus::builder();
+    let mut b = Builder { ram, clock, plic, bus: bus_builder, parts: Vec::new(), workers: Vec::new() };
+    for (i, v) in vcpus.iter().enumerate() {
+        b.parts.push(NamedPart { name: format!("hart{i}"), part: Arc::new(Mutex::new(VcpuPart(v.clone()))) });
+    }
+    b.parts.push(NamedPart { name: "sbi".into(), part: Arc::new(Mutex::new(HartsPart(harts.clone()))) });
+    let htif = placement.firmware.as_ref().map(|f| f.htif()).transpose()?.flatten();
+    let debug = add_platform(&mut b, &shared, console, &sink, htif)?;
+    add_slots(&mut b, spec, disks, nics, entropy)?;
+    bus.0.set(b.bus.build()?).map_err(|_| BuildError::Spec("the bus was filled twice".into()))?;
+
+    let mut rebuild = Rebuild {
+        ram: b.ram,
+        parts: Arc::new(b.parts),
+        vcpus,
+        harts,
+        placement,
+        tree: tree_maker(spec),
+        entropy: boot_entropy,
+    };
+    rebuild.load()?;
+    let (workers, clock) = (b.workers, b.clock);
+    Machine::spawn(Assembled { rebuild, shared, workers, clock, console: debug, inbox, driver })
+}
+
+fn check(spec: &MachineSpec, resources: &Resources) -> Result<(), BuildError> {
+    let bad = |why: String| Err(BuildError::Spec(why));
+    if spec.harts == 0 || spec.harts > MAX_HARTS {
+        return bad(format!("a machine has 1 to {MAX_HARTS} harts, not {}", spec.harts));
+    }
+    if !(MIN_MEMORY..=MAX_MEMORY).contains(&spec.memory) || !spec.memory.is_multiple_of(4096) {
+        return bad(format!(
+            "a machine has {} MiB to {} GiB of memory in whole pages, not {} bytes",
+            MIN_MEMORY >> 20,
+            MAX_MEMORY >> 30,
+            spec.memory
+        ));
+    }
+    for (i, (slot, device)) in spec.slots.iter().enumerate() {
+        if u64::from(*slot) >= VIRTIO_SLOTS {
+            return bad(format!("there is no virtio slot {slot}; this board has {VIRTIO_SLOTS}"));
+        }
+        if spec.slots.iter().take(i).any(|(s, _)| s == slot) {
+            return bad(format!(
+                "virtio slot {slot} is wanted twice; this board has room for {VIRTIO_SLOTS} devices"
+            ));
+        }
+        let there = match device {
+            SlotDevice::Disk(n) => *n < resources.disks.len(),
+            SlotDevice::Net(n) => *n < resources.nics.len(),
+            SlotDevice::Rng => true,
+        };
+        if !there {
+            return bad(format!("virtio slot {slot} names a device that was not given: {device:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn system_sink(driver: Sender<Message>) -> SystemSink {
+    let driver = Mutex::new(driver);
+    Arc::new(move |event| {
+        let event = match event {
+            SystemEvent::PowerOff(code) => Event::PowerOff(code),
+            SystemEvent::Reset => Event::Reset,
+        };
+        // A machine that has ended has no driver to tell.
+        let _ = driver.lock().unwrap_or_else(|e| e.into_inner()).send(Message::Happened(event));
+    })
+}
+
+/// Everything but virtio.
+fn add_platform(
+    b: &mut Builder,
+    shared: &[Arc<VcpuShared>],
+    console: ConsoleFds,
+    sink: &SystemSink,
+    htif: Option<HtifSymbols>,
+) -> Result<Arc<dyn DebugConsole>, BuildError> {
+    let clock = b.clock.clone() as Arc<dyn Clock>;
+    b.add(PartId::Syscon, 0, Arc::new(Mutex::new(Syscon::new(sink.clone()))));
+    let rtc = GoldfishRtc::new(clock.clone(), b.line(PartId::Rtc, 0)).map_err(BuildError::Device)?;
+    let rtc = Arc::new(Mutex::new(rtc));
+    b.workers.push(Box::new(RtcWorker::new(rtc.clone())));
+    b.add(PartId::Rtc, 0, rtc);
+    b.add(PartId::Clint, 0, Arc::new(Mutex::new(Aclint::new(shared.to_vec(), clock))));
+    b.add(PartId::Plic, 0, b.plic.clone());
+
+    // A program with HTIF has its console there; the UART then only prints.
+    let ConsoleFds { input, output } = console;
+    let (uart_input, htif_console) = match htif {
+        Some(_) => (None, Some((input, output.try_clone().map_err(BuildError::Device)?))),
+        None => (Some(input), None),
+    };
+    let link = SerialLink::new().map_err(BuildError::Device)?;
+    let uart = Arc::new(Mutex::new(Uart16550::new(b.line(PartId::Uart0, 0), link.clone())));
+    let worker = SerialWorker::new("uart0", uart.clone(), link.clone(), uart_input, Some(output));
+    b.workers.push(Box::new(worker.map_err(BuildError::Device)?));
+    b.add(PartId::Uart0, 0, uart);
+    if let (Some(symbols), Some(console)) = (htif, htif_console) {
+        add_htif(b, symbols, console, sink)?;
+    }
+    Ok(Arc::new(UartConsole(link)))
+}
+
+/// The HTIF words lie over RAM, wherever the program has them.
+fn add_htif(
+    b: &mut Builder,
+    symbols: HtifSymbols,
+    (input, output): (OwnedFd, OwnedFd),
+    sink: &SystemSink,
+) -> Result<(), BuildError> {
+    let link = SerialLink::new().map_err(BuildError::Device)?;
+    let device = Arc::new(Mutex::new(Htif::new(b.ram.clone(), link.clone(), sink.clone())));
+    let worker = SerialWorker::new("htif", device.clone(), link, Some(input), Some(output));
+    b.workers.push(Box::new(worker.map_err(BuildError::Device)?));
+    b.parts.push(NamedPart { name: "htif".into(), part: device.clone() });
+    for (name, base, offset) in
+        [("tohost", symbols.tohost, 0), ("fromhost", symbols.fromhost, htif::FROMHOST)]
+    {
+        b.ram.trap(base)?;
+        let place = Place { name: name.into(), base, size: 8, offset, widths: 4 + 8 };
+        b.bus = std::mem::take(&mut b.bus).add(place, device.clone());
+    }
+    Ok(())
+}
+
+fn add_slots(
+    b: &mut Builder,
+    spec: &MachineSpec,
+    disks: Vec<Box<dyn strata_block::Disk>>,
+    nics: Vec<crate::spec::Nic>,
+    entropy: Box<dyn strata_engine::Entropy>,
+) -> Result<(), BuildError> {
+    let mut disks: Vec<_> = disks.into_iter().map(Some).collect();
+    let mut nics: Vec<_> = nics.into_iter().map(Some).collect();
+    let mut entropy = Some(entropy);
+    for slot in 0..VIRTIO_SLOTS {
+        let device = spec.slots.iter().find(|(s, _)| u64::from(*s) == slot).map(|(_, d)| *d);
+        let wiring = Wiring { ram: b.ram.clone(), irq: b.line(PartId::VirtioMmio, slot) };
+        let taken = |n: usize| BuildError::Spec(format!("device {n} is in two virtio slots"));
+        match device {
+            Some(SlotDevice::Disk(n)) => {
+                let disk = disks.get_mut(n).and_then(Option::take).ok_or_else(|| taken(n))?;
+                let built =
+                    virtio::blk(wiring, disk, &format!("strata-disk{n}")).map_err(BuildError::Device)?;
+                b.add_virtio(slot, built);
+            }
+            Some(SlotDevice::Net(n)) => {
+                let nic = nics.get_mut(n).and_then(Option::take).ok_or_else(|| taken(n))?;
+                let built = virtio::net(wiring, nic.backend, nic.mac).map_err(BuildError::Device)?;
+                b.add_virtio(slot, built);
+            }
+            Some(SlotDevice::Rng) => {
+                let source = entropy.take().ok_or_else(|| taken(0))?;
+                b.add_virtio(slot, virtio::rng(wiring, source).map_err(BuildError::Device)?);
+            }
+            None => b.add(PartId::VirtioMmio, slot, Arc::new(Mutex::new(EmptySlot))),
+        }
+    }
+    Ok(())
+}
+
+type TreeMaker = Box<dyn Fn(Option<(u64, u64)>, [u8; 32]) -> Result<Vec<u8>, BuildError> + Send>;
+
+fn tree_maker(spec: &MachineSpec) -> TreeMaker {
+    let spec = spec.clone();
+    Box::new(move |initrd, seed| {
+        let (kaslr, rng) = seed.split_at(8);
+        Ok(fdt::build(&FdtSpec {
+            harts: spec.harts,
+            isa: isa_string(&HartConfig::new(0)),
+            isa_base: "rv64i".into(),
+            isa_extensions: isa_extensions_list(),
+            mmu_type: MMU_TYPE.into(),
+            cbom_block: Some(CACHE_BLOCK as u32),
+            cboz_block: Some(CACHE_BLOCK as u32),
+            ram_len: spec.memory,
+            bootargs: spec.cmdline.clone(),
+            initrd,
+            rng_seed: rng.to_vec(),
+            kaslr_seed: kaslr.try_into().ok().map(u64::from_le_bytes),
+        })?)
+    })
+}

@@ -1,0 +1,124 @@
+//! I/O threads: give device workers their turns, and stop at the gate.
+//!
+//! One thread serves all workers that never block; each worker that may block on the host's storage has one of its
+//! own. Between turns nothing of a worker is under way, so a parked thread is a quiet device.
+
+use crate::gate::{Gate, Want};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use strata_devices::Worker;
+
+/// Wakes an I/O thread.
+#[derive(Clone)]
+pub(crate) struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    pub(crate) fn new() -> rustix::io::Result<Waker> {
+        Ok(Waker(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)))
+    }
+
+    pub(crate) fn wake(&self) {
+        // A full counter means it is awake already.
+        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
+    }
+
+    fn drain(&self) {
+        let _ = rustix::io::read(&*self.0, &mut [0u8; 8]);
+    }
+}
+
+/// How long an ended machine's last output is waited for: whoever reads it may be slow, but not for ever.
+const DRAIN: Duration = Duration::from_secs(5);
+
+struct Member {
+    worker: Box<dyn Worker>,
+    due: Option<Instant>,
+}
+
+/// Serves `workers` as member `who` of the gate until it says exit.
+pub(crate) fn run(gate: &Gate, who: usize, waker: &Waker, workers: Vec<Box<dyn Worker>>) {
+    let mut members: Vec<Member> = workers.into_iter().map(|worker| Member { worker, due: None }).collect();
+    let mut was_parked = true;
+    loop {
+        match gate.ask(who) {
+            Want::Exit => return drain(waker, &mut members),
+            Want::Park => {
+                was_parked = true;
+                wait(waker, &[], None);
+                continue;
+            }
+            Want::Run => {}
+        }
+        let now = Instant::now();
+        if std::mem::take(&mut was_parked) {
+            // Whatever came while parked (guest notifications after a load, host input) is looked at once.
+            members.iter_mut().for_each(|m| m.due = Some(now));
+        }
+        let ready = wait_for_members(waker, &members, now);
+        if gate.want() != Want::Run {
+            continue;
+        }
+        let now = Instant::now();
+        for (m, ready) in members.iter_mut().zip(ready) {
+            if ready || m.due.is_some_and(|d| d <= now) {
+                m.due = m.worker.turn().map(|d| now + d);
+            }
+        }
+    }
+}
+
+/// Lets workers hand over what the guest gave them last, within [`DRAIN`].
+fn drain(waker: &Waker, members: &mut Vec<Member>) {
+    let end = Instant::now() + DRAIN;
+    members.retain_mut(|m| {
+        m.worker.turn();
+        !m.worker.drained()
+    });
+    while !members.is_empty() && Instant::now() < end {
+        members.iter_mut().for_each(|m| m.due = Some(Instant::now() + Duration::from_millis(10)));
+        wait_for_members(waker, members, Instant::now());
+        members.retain_mut(|m| {
+            m.worker.turn();
+            !m.worker.drained()
+        });
+    }
+}
+
+/// Waits until a member has something to do, the next is due, or the waker rings. Gives which are ready.
+fn wait_for_members(waker: &Waker, members: &[Member], now: Instant) -> Vec<bool> {
+    let mut owner = Vec::new();
+    let mut fds = Vec::new();
+    for (i, m) in members.iter().enumerate() {
+        for fd in m.worker.wait_for() {
+            owner.push(i);
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        }
+        for fd in m.worker.wait_to_write() {
+            owner.push(i);
+            fds.push(PollFd::from_borrowed_fd(fd, PollFlags::OUT));
+        }
+    }
+    let due = members.iter().filter_map(|m| m.due).min().map(|d| d.saturating_duration_since(now));
+    let hits = wait(waker, &fds, due);
+    let mut ready = vec![false; members.len()];
+    for (hit, i) in hits.iter().zip(owner) {
+        ready[i] |= hit;
+    }
+    ready
+}
+
+fn wait(waker: &Waker, fds: &[PollFd<'_>], at_most: Option<Duration>) -> Vec<bool> {
+    let mut all = Vec::with_capacity(fds.len() + 1);
+    all.push(PollFd::from_borrowed_fd(waker.0.as_fd(), PollFlags::IN));
+    all.extend(fds.iter().cloned());
+    let limit =
+        at_most.map(|d| Timespec { tv_sec: d.as_secs() as i64, tv_nsec: i64::from(d.subsec_nanos()) });
+    // An interrupted wait is an early one.
+    let _ = poll(&mut all, limit.as_ref());
+    if !all[0].revents().is_empty() {
+        waker.drain();
+    }
+    all[1..].iter().map(|p| !p.revents().is_empty()).collect()
+}

@@ -1,0 +1,283 @@
+//! A machine that is built, and the handle by which others drive it.
+
+use crate::BuildError;
+use crate::driver::{Driver, Message, Published};
+use crate::gate::Gate;
+use crate::harts::Harts;
+use crate::io_thread::{self, Waker};
+use crate::lifecycle::{Event, Exit, Phase, Refused};
+use crate::loader::{Loaded, Placement, load};
+use crate::vcpu_thread::{self, Cpus, SharedVcpu};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use strata_devices::Worker;
+use strata_engine::{Entropy, GuestClock, VcpuShared};
+use strata_memory::GuestRam;
+use strata_state::{Part, Schema, StateError};
+
+/// A part under its name in board order.
+pub struct NamedPart {
+    /// Name, as in saved states: "uart0".
+    pub name: String,
+    /// The part.
+    pub part: Arc<Mutex<dyn Part + Send>>,
+}
+
+/// What it takes to put a machine back to power-on.
+pub(crate) struct Rebuild {
+    pub(crate) ram: GuestRam,
+    pub(crate) parts: Arc<Vec<NamedPart>>,
+    pub(crate) vcpus: Vec<SharedVcpu>,
+    pub(crate) harts: Arc<Harts>,
+    pub(crate) placement: Placement,
+    pub(crate) tree: Box<dyn Fn(Option<(u64, u64)>, [u8; 32]) -> Result<Vec<u8>, BuildError> + Send>,
+    pub(crate) entropy: Box<dyn Entropy>,
+}
+
+impl Rebuild {
+    /// Loads the files and readies the harts.
+    pub(crate) fn load(&mut self) -> Result<Loaded, BuildError> {
+        let mut seed = [0; 32];
+        self.entropy.fill(&mut seed);
+        let tree = &self.tree;
+        let loaded = load(&self.ram, &self.placement, |initrd| tree(initrd, seed))?;
+        self.harts.reset();
+        // A firmware begins on every hart at once; without one, the kernel starts the others itself.
+        let firmware = self.placement.firmware.is_some();
+        for hart in 0..if firmware { self.vcpus.len() } else { 1 } {
+            let mut entry = loaded.entry;
+            entry.args[0] = hart as u64;
+            self.harts.start(hart, entry);
+        }
+        Ok(loaded)
+    }
+
+    /// Back to power-on; all threads are parked.
+    pub(crate) fn reset(&mut self) -> Result<(), String> {
+        self.ram.clear();
+        for p in self.parts.iter() {
+            p.part.lock().unwrap_or_else(|e| e.into_inner()).reset();
+        }
+        self.load().map(|_| ()).map_err(|e| format!("the machine cannot be reset: {e}"))
+    }
+}
+
+/// Everything that `assemble` has wired, ready to be given its threads.
+pub(crate) struct Assembled {
+    pub(crate) rebuild: Rebuild,
+    pub(crate) shared: Vec<Arc<VcpuShared>>,
+    pub(crate) workers: Vec<Box<dyn Worker>>,
+    pub(crate) clock: Arc<GuestClock>,
+    pub(crate) console: Arc<dyn crate::console::DebugConsole>,
+    pub(crate) inbox: Receiver<Message>,
+    pub(crate) driver: Sender<Message>,
+}
+
+/// A running (or not yet started, or ended) machine.
+pub struct Machine {
+    driver: Sender<Message>,
+    published: Arc<Published>,
+    parts: Arc<Vec<NamedPart>>,
+    ram: GuestRam,
+    vcpus: Vec<SharedVcpu>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// The channel by which devices reach the driver before the machine exists.
+pub(crate) fn mailbox() -> (Sender<Message>, Receiver<Message>) {
+    channel()
+}
+
+impl Machine {
+    pub(crate) fn spawn(a: Assembled) -> Result<Machine, BuildError> {
+        let (blocking, quick): (Vec<_>, Vec<_>) = a.workers.into_iter().partition(|w| w.blocks());
+        let mut groups: Vec<Vec<Box<dyn Worker>>> = blocking.into_iter().map(|w| vec![w]).collect();
+        groups.push(quick);
+        let gate = Arc::new(Gate::new(a.shared.len() + groups.len(), a.driver.clone()));
+        let cpus = Arc::new(Cpus {
+            shared: a.shared.clone(),
+            harts: a.rebuild.harts.clone(),
+            gate: gate.clone(),
+            driver: a.driver.clone(),
+            ram: a.rebuild.ram.clone(),
+            console: a.console,
+        });
+        let mut threads = Vec::new();
+        let mut spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
+            let t = std::thread::Builder::new().name(name).spawn(body).map_err(BuildError::Thread)?;
+            threads.push(t);
+            Ok::<(), BuildError>(())
+        };
+        for (hart, vcpu) in a.rebuild.vcpus.iter().cloned().enumerate() {
+            let cpus = cpus.clone();
+            spawn(format!("vcpu{hart}"), Box::new(move || vcpu_thread::run(&cpus, hart, &vcpu)))?;
+        }
+        let mut wakers = Vec::new();
+        for (n, workers) in groups.into_iter().enumerate() {
+            let waker = Waker::new().map_err(|e| BuildError::Thread(e.into()))?;
+            wakers.push(waker.clone());
+            let (gate, who) = (gate.clone(), a.shared.len() + n);
+            let name =
+                workers.first().filter(|w| w.blocks()).map_or("io".to_owned(), |w| w.name().to_owned());
+            spawn(name, Box::new(move || io_thread::run(&gate, who, &waker, workers)))?;
+        }
+        let published = Arc::new(Published::new());
+        let (parts, ram, vcpus) = (a.rebuild.parts.clone(), a.rebuild.ram.clone(), a.rebuild.vcpus.clone());
+        let driver = Driver {
+            inbox: a.inbox,
+            gate,
+            vcpus: a.shared,
+            wakers,
+            clock: a.clock,
+            published: published.clone(),
+            rebuild: a.rebuild,
+        };
+        spawn("driver".into(), Box::new(move || driver.run()))?;
+        Ok(Machine { driver: a.driver, published, parts, ram, vcpus, threads })
+    }
+
+    fn request(&self, event: Event) -> Result<(), Refused> {
+        let (reply, answer) = channel();
+        let over = Refused { phase: "ended", request: event.name() };
+        self.driver.send(Message::Request(event, reply)).map_err(|_| over.clone())?;
+        answer.recv().unwrap_or(Err(over))
+    }
+
+    /// Starts it for the first time.
+    pub fn start(&self) -> Result<(), Refused> {
+        self.request(Event::Start)
+    }
+
+    /// Pauses it; returns when nothing guest-visible changes any more (or it has ended meanwhile).
+    pub fn pause(&self) -> Result<Phase, Refused> {
+        self.request(Event::Pause)?;
+        Ok(self.published.wait(|p| matches!(p, Phase::Paused | Phase::Ended(_))))
+    }
+
+    /// Lets it go on.
+    pub fn unpause(&self) -> Result<(), Refused> {
+        self.request(Event::Unpause)
+    }
+
+    /// Resets it, as the reset button would.
+    pub fn reset(&self) -> Result<(), Refused> {
+        self.request(Event::Reset)
+    }
+
+    /// Ends it, as pulling the plug would; returns when it has ended.
+    pub fn stop(&self) -> Exit {
+        // A refusal means it has ended already.
+        let _ = self.request(Event::Stop);
+        self.wait()
+    }
+
+    /// Where it is in its life.
+    pub fn phase(&self) -> Phase {
+        self.published.get()
+    }
+
+    /// Waits until it has ended.
+    pub fn wait(&self) -> Exit {
+        match self.published.wait(|p| matches!(p, Phase::Ended(_))) {
+            Phase::Ended(exit) => exit,
+            // `wait` returns only for the phase asked for.
+            _ => Exit::Stopped,
+        }
+    }
+
+    /// Guest RAM.
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    /// All parts in board order.
+    pub fn parts(&self) -> &[NamedPart] {
+        &self.parts
+    }
+
+    /// Registers of every vCPU as text; `None` unless paused, created or ended.
+    pub fn registers(&self) -> Option<Vec<String>> {
+        self.quiet().then(|| self.vcpus.iter().map(|v| with(v, |v| v.describe_registers())).collect())
+    }
+
+    /// Guest instructions retired by all vCPUs; waits for no one, and so counts only what stopped vCPUs report.
+    pub fn retired(&self) -> u64 {
+        self.vcpus.iter().filter_map(|v| v.try_lock().ok().map(|v| v.retired())).sum()
+    }
+
+    fn quiet(&self) -> bool {
+        matches!(self.phase(), Phase::Created | Phase::Paused | Phase::Ended(_))
+    }
+
+    /// The state of every part, by name, in board order. Only while paused.
+    pub fn save(&self) -> Result<Vec<(String, Vec<u8>)>, Refused> {
+        if !self.quiet() {
+            return Err(Refused { phase: self.phase().name(), request: "save its state" });
+        }
+        let save = |p: &NamedPart| (p.name.clone(), with(&p.part, |part| part.save()));
+        Ok(self.parts.iter().map(save).collect())
+    }
+
+    /// Loads the state of every part. Only while paused. On error the machine must be reset or ended.
+    pub fn load(&self, states: &[(String, Vec<u8>)]) -> Result<(), StateError> {
+        let invalid = |why: String| Err(StateError::Invalid { id: "machine".into(), why });
+        if !self.quiet() {
+            return invalid("the machine is not paused".into());
+        }
+        if let Some((name, _)) = states.iter().find(|(n, _)| !self.parts.iter().any(|p| p.name == *n)) {
+            return invalid(format!("this machine has no part {name}"));
+        }
+        for p in self.parts.iter() {
+            let Some((_, bytes)) = states.iter().find(|(n, _)| *n == p.name) else {
+                return invalid(format!("the state of {} is missing", p.name));
+            };
+            p.part.lock().unwrap_or_else(|e| e.into_inner()).load(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// The schema of all parts' records, as committed.
+    pub fn schema(&self) -> String {
+        let mut schema = Schema::default();
+        for p in self.parts.iter() {
+            with(&p.part, |part| part.describe(&mut schema));
+        }
+        schema.text()
+    }
+}
+
+fn with<T: ?Sized, R>(m: &Mutex<T>, f: impl FnOnce(&T) -> R) -> R {
+    f(&m.lock().unwrap_or_else(|e| e.into_inner()))
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.stop();
+        for t in self.threads.drain(..) {
+            // A thread that panicked has said so; there is nothing to add here.
+            let _ = t.join();
+        }
+    }
+}
+
+/// A vCPU as a named part: it lives behind the same lock as its thread's.
+pub(crate) struct VcpuPart(pub(crate) SharedVcpu);
+
+impl Part for VcpuPart {
+    fn record_id(&self) -> &'static str {
+        with(&self.0, |v| v.record_id())
+    }
+    fn save(&self) -> Vec<u8> {
+        with(&self.0, |v| v.save())
+    }
+    fn load(&mut self, bytes: &[u8]) -> Result<(), StateError> {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).load(bytes)
+    }
+    fn reset(&mut self) {
+        self.0.lock().unwrap_or_else(|e| e.into_inner()).reset();
+    }
+    fn describe(&self, out: &mut Schema) {
+        with(&self.0, |v| v.describe(out));
+    }
+}

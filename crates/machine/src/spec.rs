@@ -1,0 +1,83 @@
+//! What a machine is to be made of, and the host resources it is given.
+//!
+//! [`MachineSpec`] names no host resource: it can be stored, compared and sent. [`Resources`] are descriptors and
+//! backends that are already open; nothing in this crate opens a path.
+
+use crate::loader::Placement;
+use std::os::fd::OwnedFd;
+use strata_block::Disk;
+use strata_engine::Entropy;
+use strata_net::NetBackend;
+
+/// Most harts a machine may have: the PLIC's context space and the boot time of a hart thread each set it.
+pub const MAX_HARTS: u32 = 64;
+/// Least memory, in bytes: below this no kernel starts.
+pub const MIN_MEMORY: u64 = 16 << 20;
+/// Most memory, in bytes: 1 TiB, far above any host this runs on, and inside Sv39's reach.
+pub const MAX_MEMORY: u64 = 1 << 40;
+
+/// A device in a numbered virtio slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotDevice {
+    /// The `n`-th disk of the resources.
+    Disk(usize),
+    /// The `n`-th network card of the resources.
+    Net(usize),
+    /// The entropy source.
+    Rng,
+}
+
+/// The fixed description of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineSpec {
+    /// Number of harts, 1 to [`MAX_HARTS`].
+    pub harts: u32,
+    /// RAM in bytes, a multiple of 4096.
+    pub memory: u64,
+    /// Kernel command line.
+    pub cmdline: String,
+    /// Which device is in which virtio slot. Recorded, so that a device keeps its address whatever else changes.
+    pub slots: Vec<(u32, SlotDevice)>,
+}
+
+impl MachineSpec {
+    /// The usual slots: disks from slot 0 up, network cards below the entropy source, which has the last one.
+    pub fn usual_slots(disks: usize, nets: usize) -> Vec<(u32, SlotDevice)> {
+        const LAST: u32 = 7;
+        let disks = (0..disks).map(|n| (n as u32, SlotDevice::Disk(n)));
+        let nets = (0..nets).map(|n| ((LAST - 1).wrapping_sub(n as u32), SlotDevice::Net(n)));
+        disks.chain(nets).chain([(LAST, SlotDevice::Rng)]).collect()
+    }
+}
+
+/// A network card's host side and its address.
+pub struct Nic {
+    /// Where frames go.
+    pub backend: Box<dyn NetBackend>,
+    /// The card's Ethernet address.
+    pub mac: [u8; 6],
+}
+
+/// The console's two directions; both may be ends of one socket.
+pub struct ConsoleFds {
+    /// What is typed comes from here; its end never stops the machine.
+    pub input: OwnedFd,
+    /// What the guest prints goes here.
+    pub output: OwnedFd,
+}
+
+/// Host resources, all open.
+pub struct Resources {
+    /// What to load into RAM.
+    pub placement: Placement,
+    /// Console.
+    pub console: ConsoleFds,
+    /// Disks, in the order that the spec's slots number them.
+    pub disks: Vec<Box<dyn Disk>>,
+    /// Network cards, likewise.
+    pub nics: Vec<Nic>,
+    /// Randomness for the entropy device.
+    pub entropy: Box<dyn Entropy>,
+    /// Randomness for the seed that each boot's device tree carries.
+    pub boot_entropy: Box<dyn Entropy>,
+}
