@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use super::frame::*;
-use super::plan::{GATEWAY, MTU, is_guest};
+use super::plan::{GATEWAY, GUEST, MTU, is_guest};
 use super::queue::FrameQueue;
 
 /// Frames that may wait for the guest: with [`crate::MAX_FRAME`] near 800 KiB, two full TCP windows.
@@ -37,6 +37,8 @@ pub struct Link {
     victim: usize,
     ident: u16,
     asked: Option<Instant>,
+    /// The first guest's card was learned, or is another, since this was last asked.
+    news: bool,
     /// Time of the current poll.
     pub now: Instant,
 }
@@ -44,7 +46,7 @@ pub struct Link {
 impl Link {
     pub fn new(mac: Mac, now: Instant) -> Link {
         let out = FrameQueue::new(OUT_FRAMES);
-        Link { mac, out, neighbours: Vec::new(), victim: 0, ident: 0, asked: None, now }
+        Link { mac, out, neighbours: Vec::new(), victim: 0, ident: 0, asked: None, news: false, now }
     }
 
     /// The frames for the guest.
@@ -68,13 +70,22 @@ impl Link {
             return;
         }
         if let Some(known) = self.neighbours.iter_mut().find(|(a, _)| *a == addr) {
+            self.news |= addr == GUEST && known.1 != mac;
             known.1 = mac;
-        } else if self.neighbours.len() < NEIGHBOURS {
+            return;
+        }
+        self.news |= addr == GUEST;
+        if self.neighbours.len() < NEIGHBOURS {
             self.neighbours.push((addr, mac));
         } else if let Some(slot) = self.neighbours.get_mut(self.victim) {
             *slot = (addr, mac);
             self.victim = (self.victim + 1) % NEIGHBOURS;
         }
+    }
+
+    /// Whether the first guest's card was learned since the last call.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
     }
 
     /// Takes an ARP packet: learns its sender, and answers when it asks for one of our addresses.

@@ -20,7 +20,7 @@
 mod dhcp;
 mod dns;
 mod forward;
-mod frame;
+pub(crate) mod frame;
 mod host;
 mod icmp;
 mod link;

@@ -21,10 +21,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The card: what the guest sends goes to the network, what it gives is received.
 pub struct Card {
     pub net: UserNet,
+    /// Frames sent since the network last ran.
+    sent: usize,
 }
 
+/// Frames that a card's ring holds, after which the network gets to run.
+const RING: usize = 256;
+
 pub struct Rx(Vec<u8>);
-pub struct Tx<'a>(&'a mut UserNet);
+pub struct Tx<'a>(&'a mut Card);
 
 impl RxToken for Rx {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -36,7 +41,11 @@ impl TxToken for Tx<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         let mut frame = vec![0; len];
         let result = f(&mut frame);
-        self.0.send(&frame);
+        self.0.net.send(&frame);
+        self.0.sent += 1;
+        if self.0.sent.is_multiple_of(RING) {
+            self.0.net.poll(Instant::now());
+        }
         result
     }
 }
@@ -49,11 +58,11 @@ impl Device for Card {
         let mut frame = vec![0; MAX_FRAME];
         let len = self.net.recv(&mut frame)?;
         frame.truncate(len);
-        Some((Rx(frame), Tx(&mut self.net)))
+        Some((Rx(frame), Tx(self)))
     }
 
     fn transmit(&mut self, _: smoltcp::time::Instant) -> Option<Tx<'_>> {
-        Some(Tx(&mut self.net))
+        Some(Tx(self))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -76,7 +85,7 @@ pub struct Guest {
 impl Guest {
     /// A guest without an address.
     pub fn bare(config: UserConfig) -> Guest {
-        let mut card = Card { net: UserNet::new(config).unwrap() };
+        let mut card = Card { net: UserNet::new(config).unwrap(), sent: 0 };
         let mut own = Config::new(HardwareAddress::Ethernet(EthernetAddress(MAC)));
         own.random_seed = 7;
         let iface = Interface::new(own, &mut card, smoltcp::time::Instant::ZERO);

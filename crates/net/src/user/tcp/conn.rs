@@ -62,8 +62,9 @@ pub struct Stream {
     /// The guest has sent FIN, and it has been passed on.
     guest_fin: bool,
     fin_passed: bool,
-    /// The host's peer has sent FIN.
+    /// The host's peer has sent FIN, and the guest is being told.
     host_fin: bool,
+    fin_sent: bool,
     /// What the guest sent before its FIN and the host has not taken yet: TIME-WAIT's end would throw it away.
     rest: Vec<u8>,
 }
@@ -83,7 +84,15 @@ impl Stream {
     pub fn new(socket: tcp::Socket<'static>) -> Stream {
         let mut set = SocketSet::new(Vec::with_capacity(1));
         let handle = set.add(socket);
-        Stream { set, handle, guest_fin: false, fin_passed: false, host_fin: false, rest: Vec::new() }
+        Stream {
+            set,
+            handle,
+            guest_fin: false,
+            fin_passed: false,
+            host_fin: false,
+            fin_sent: false,
+            rest: Vec::new(),
+        }
     }
 
     pub fn socket(&mut self) -> &mut tcp::Socket<'static> {
@@ -163,6 +172,14 @@ impl Conn {
     /// The guest's side has ended, and only waits for stray segments.
     pub fn is_lingering(&self) -> bool {
         self.host.is_none()
+    }
+
+    /// A SYN to the guest has not been answered.
+    pub fn is_calling(&self) -> bool {
+        match &self.phase {
+            Phase::Connecting { .. } => false,
+            Phase::Open(s) => s.set.get::<tcp::Socket>(s.handle).state() == tcp::State::SynSent,
+        }
     }
 
     /// What a new SYN of the guest finds here.
@@ -275,15 +292,18 @@ fn pull(stream: &mut Stream, host: &OwnedFd, readable: &mut bool) -> Result<(), 
             Err(e) => (0, Err(e)),
         });
         match got {
-            Ok(Ok(0)) => {
-                stream.host_fin = true;
-                stream.socket().close();
-            }
+            Ok(Ok(0)) => stream.host_fin = true,
             Ok(Ok(_)) | Ok(Err(Errno::INTR)) => {}
             Ok(Err(Errno::AGAIN)) => *readable = false,
             Ok(Err(e)) => return Err(e),
             Err(_) => break, // no space after all
         }
+    }
+    // In LAST-ACK smoltcp answers a window update without taking it to heart, and would go on only by probing a
+    // window that has long been open: so a FIN that leads there waits until all before it has arrived.
+    if stream.host_fin && !stream.fin_sent && (!stream.guest_fin || stream.socket().send_queue() == 0) {
+        stream.fin_sent = true;
+        stream.socket().close();
     }
     Ok(())
 }

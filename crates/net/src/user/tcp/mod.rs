@@ -320,16 +320,35 @@ impl Tcp {
     fn forward(&mut self, fd: OwnedFd, to: SocketAddrV4, host: &Host, now: Instant) {
         let _ = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
         let Some(from) = self.free_port(to) else { return };
+        let key = FlowKey { guest: to, far: from };
+        let Some(stream) = self.call(key) else { return };
+        let conn = Conn::new(Phase::Open(Box::new(stream)), fd, now);
+        if let Some(id) = self.insert(key, conn, host) {
+            self.queue(id);
+        }
+    }
+
+    /// A connection to the guest, whose SYN is to be sent.
+    fn call(&mut self, key: FlowKey) -> Option<Stream> {
         let mut socket = new_socket(buffer_size(self.conns.len()));
         socket.set_timeout(Some(FORWARD_TIMEOUT));
-        let far = (*from.ip(), from.port());
-        if socket.connect(self.iface.context(), (*to.ip(), to.port()), far).is_err() {
-            return;
-        }
-        let phase = Phase::Open(Box::new(Stream::new(socket)));
-        let conn = Conn::new(phase, fd, now);
-        if let Some(id) = self.insert(FlowKey { guest: to, far: from }, conn, host) {
-            self.queue(id);
+        let (to, from) = ((*key.guest.ip(), key.guest.port()), (*key.far.ip(), key.far.port()));
+        socket.connect(self.iface.context(), to, from).ok()?;
+        Some(Stream::new(socket))
+    }
+
+    /// The guest's card has been seen for the first time: connections to it whose SYN had nowhere to go begin anew,
+    /// instead of waiting for a timer that has grown long while the guest was booting.
+    fn call_again(&mut self) {
+        let waiting = self.conns.iter().filter(|(_, _, c)| c.is_calling());
+        let waiting: Vec<(Id, FlowKey)> = waiting.map(|(id, key, _)| (id, *key)).collect();
+        for (id, key) in waiting {
+            if let Some(fresh) = self.call(key)
+                && let Some((_, conn)) = self.conns.get_mut(id)
+            {
+                conn.phase = Phase::Open(Box::new(fresh));
+                self.queue(id);
+            }
         }
     }
 
@@ -371,6 +390,9 @@ impl Tcp {
 
     /// Serves every connection to which something happened, or whose time has come; gives when to call again.
     pub fn run(&mut self, link: &mut Link) -> Option<Instant> {
+        if link.take_news() {
+            self.call_again();
+        }
         if self.deadline.is_some_and(|t| t <= link.now) {
             let due = |c: &Conn| c.deadline.is_some_and(|t| t <= link.now);
             let ids: Vec<Id> = self.conns.iter().filter(|(_, _, c)| due(c)).map(|(id, ..)| id).collect();
