@@ -13,7 +13,8 @@
 //! Not here: several queues, SIZE_MAX (a driver such as U-Boot's reads a whole kernel in one buffer), CONFIG_WCE,
 //! TOPOLOGY, secure erase, zoned disks, change of capacity.
 
-use super::core::{Device, QueueSpec, Virtio, VirtioState, Wiring};
+use super::core::{Virtio, Wiring};
+use super::device::{Device, QueueSpec, VirtioState};
 use super::pump::{Port, RequestWorker, Serve, Served};
 use super::virtqueue::{Chain, Nonsense, Reader, Writer};
 use super::{Built, built};

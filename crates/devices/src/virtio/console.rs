@@ -6,7 +6,8 @@
 //!
 //! Not here: several ports, emergency write.
 
-use super::core::{Device, QueueSpec, Token, Virtio, VirtioState, Wiring, lock};
+use super::core::{Token, Virtio, Wiring, lock};
+use super::device::{Device, QueueSpec, VirtioState};
 use super::pump::Port;
 use super::virtqueue::{Chain, Popped};
 use super::{Built, built};

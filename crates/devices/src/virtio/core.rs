@@ -17,123 +17,17 @@
 //! Invariants: a queue is served only while [`Core::live`]; every chain that is taken is completed, put back, or
 //! stale; completions that cannot be written yet are part of the state; the interrupt wire is high iff `isr ≠ 0`.
 
+use super::device::{Completion, Device, QueueSpec, VirtioState, feature, isr, status};
 use super::doorbell::Doorbell;
 use super::virtqueue::{Nonsense, Popped, QueueState, RingFeatures};
 use std::io;
 use std::sync::{Mutex, MutexGuard};
 use strata_engine::IrqLine;
 use strata_memory::{GuestRam, VolatileSlice};
-use strata_state::{Record, StateError, Stateful};
-
-/// Device status bits (§2.1).
-pub mod status {
-    /// The driver gave up.
-    pub const FAILED: u8 = 0x80;
-    /// The device met nonsense and serves nothing until it is reset.
-    pub const NEEDS_RESET: u8 = 0x40;
-    /// Feature negotiation is complete.
-    pub const FEATURES_OK: u8 = 8;
-    /// The driver is ready.
-    pub const DRIVER_OK: u8 = 4;
-    /// All bits that a driver may set: these, ACKNOWLEDGE (1) and DRIVER (2).
-    pub const DRIVER_BITS: u8 = FAILED | FEATURES_OK | DRIVER_OK | 3;
-}
-
-/// Feature bits that belong to no kind of device (§6).
-pub mod feature {
-    /// Indirect descriptors.
-    pub const INDIRECT_DESC: u64 = 1 << 28;
-    /// Event suppression by index.
-    pub const EVENT_IDX: u64 = 1 << 29;
-    /// Not a legacy device; we serve no driver without it.
-    pub const VERSION_1: u64 = 1 << 32;
-    /// What every device here offers. F_RING_RESET, F_RING_PACKED and F_ACCESS_PLATFORM are not among it.
-    pub const COMMON: u64 = INDIRECT_DESC | EVENT_IDX | VERSION_1;
-}
-
-/// Interrupt causes (§4.2.2, InterruptStatus; §4.1.4.5).
-pub mod isr {
-    /// A used ring moved.
-    pub const USED: u8 = 1;
-    /// The config space or the status changed.
-    pub const CONFIG: u8 = 2;
-}
+use strata_state::{StateError, Stateful};
 
 /// Warnings about one device's driver that reach the log; a guest must not be able to fill the host's disk.
 const MAX_WARNINGS: u32 = 16;
-
-strata_state::state! {
-    /// A completion that could not be written to its used ring yet.
-    pub struct Completion("virtio-completion", 1) {
-        /// Queue.
-        1 queue: u16,
-        /// Head of the chain.
-        2 head: u16,
-        /// Bytes written to it.
-        3 len: u32,
-    }
-}
-
-strata_state::state! {
-    /// What every virtio device keeps, on any transport.
-    pub struct VirtioState("virtio", 1) {
-        /// Device status.
-        1 status: u8,
-        /// Features that the driver has accepted.
-        2 driver_features: u64,
-        /// Which 32 of the device's features are shown.
-        3 device_features_sel: u32,
-        /// Which 32 of the driver's features are written.
-        4 driver_features_sel: u32,
-        /// Queue that the queue registers speak of.
-        5 queue_sel: u32,
-        /// Interrupt causes not yet acknowledged.
-        6 isr: u8,
-        /// Counts changes of the config space.
-        7 config_generation: u32,
-        /// The queues, by number.
-        8 queues: Vec<QueueState>,
-        /// Completions that wait for a page.
-        9 undelivered: Vec<Completion>,
-    }
-}
-
-/// Name and largest size of one queue.
-#[derive(Clone, Copy, Debug)]
-pub struct QueueSpec {
-    /// The specification's name for it.
-    pub name: &'static str,
-    /// Most entries; a power of two.
-    pub max: u16,
-}
-
-/// What tells one kind of device from another: pure data and its own part of the state.
-pub trait Device: Send + 'static {
-    /// Its record: a [`VirtioState`] and what the device adds.
-    type State: Record + Clone;
-    /// Device ID (§5).
-    const ID: u32;
-    /// Name for messages.
-    const NAME: &'static str;
-    /// Its queues.
-    const QUEUES: &'static [QueueSpec];
-    /// Features offered beside [`feature::COMMON`].
-    fn features(&self) -> u64;
-    /// The config space as the driver reads it; writes to it are ignored.
-    fn config(&self) -> &[u8];
-    /// The whole record.
-    fn pack(&self, transport: VirtioState) -> Self::State;
-    /// The record after a reset.
-    fn fresh(&self, transport: VirtioState) -> Self::State;
-    /// The transport's share of a record.
-    fn transport(state: &Self::State) -> &VirtioState;
-    /// Refuses records that do not fit the device's backend.
-    fn check(&self, _state: &Self::State) -> Result<(), StateError> {
-        Ok(())
-    }
-    /// Takes the device's own share over and gives the transport's.
-    fn unpack(&mut self, state: Self::State) -> VirtioState;
-}
 
 /// What a device is wired to.
 #[derive(Clone, Debug)]
@@ -161,22 +55,22 @@ pub struct Core {
     ram: GuestRam,
     irq: IrqLine,
     doorbell: Doorbell,
-    /// Host side only: changes whenever chains taken before become stale.
-    epoch: u64,
+    /// Host side only, one a queue: changes whenever chains taken from it before become stale.
+    epochs: Vec<u64>,
     warnings: u32,
 }
 
 impl Core {
     fn new<D: Device>(device: &D, wiring: Wiring) -> io::Result<Core> {
         Ok(Core {
-            s: fresh(D::QUEUES),
+            s: VirtioState::fresh(D::QUEUES),
             name: D::NAME,
             specs: D::QUEUES,
             offered: feature::COMMON | device.features(),
             ram: wiring.ram,
             irq: wiring.irq,
             doorbell: Doorbell::new()?,
-            epoch: 0,
+            epochs: vec![0; D::QUEUES.len()],
             warnings: 0,
         })
     }
@@ -198,6 +92,10 @@ impl Core {
             && self.s.queues.get(usize::from(q)).is_some_and(|q| q.ready)
     }
 
+    fn epoch(&self, q: u16) -> u64 {
+        self.epochs.get(usize::from(q)).copied().unwrap_or(0)
+    }
+
     fn ring_features(&self) -> RingFeatures {
         let f = self.negotiated();
         RingFeatures { event_idx: f & feature::EVENT_IDX != 0, indirect: f & feature::INDIRECT_DESC != 0 }
@@ -211,7 +109,7 @@ impl Core {
         ram: &'m GuestRam,
         spare: &mut Vec<VolatileSlice<'m>>,
     ) -> (Popped<'m>, Token) {
-        let mut token = Token { queue: q, head: 0, epoch: self.epoch };
+        let mut token = Token { queue: q, head: 0, epoch: self.epoch(q) };
         if !self.s.undelivered.is_empty() {
             self.deliver();
             if self.s.undelivered.iter().any(|c| c.queue == q) {
@@ -239,7 +137,7 @@ impl Core {
 
     /// Whether what was taken with `token` is still the guest's wish.
     pub fn current(&self, token: Token) -> bool {
-        token.epoch == self.epoch
+        token.epoch == self.epoch(token.queue)
     }
 
     /// Gives back the last `n` chains of the queue of `token`, which was taken with or after them.
@@ -254,10 +152,11 @@ impl Core {
     /// **The one way in which a request ends**: chains with the number of bytes written to each, all published
     /// at once. Stale ones are dropped.
     pub fn complete(&mut self, done: &[(Token, u32)]) {
-        let epoch = self.epoch;
-        let fresh = done.iter().filter(|(t, _)| t.epoch == epoch);
-        let completions = fresh.map(|&(t, len)| Completion { queue: t.queue, head: t.head, len });
-        self.s.undelivered.extend(completions);
+        for &(token, len) in done {
+            if self.current(token) {
+                self.s.undelivered.push(Completion { queue: token.queue, head: token.head, len });
+            }
+        }
         self.deliver();
     }
 
@@ -331,7 +230,9 @@ impl Core {
         (queue.next_avail, queue.next_used) = (0, 0);
         if !ready {
             queue.ready = false;
-            self.epoch += 1;
+            if let Some(e) = self.epochs.get_mut(sel as usize) {
+                *e += 1;
+            }
             self.s.undelivered.retain(|c| u32::from(c.queue) != sel);
             return;
         }
@@ -364,55 +265,6 @@ impl Core {
 
     fn settle(&mut self) {
         self.irq.set(self.s.isr != 0);
-    }
-
-    fn check(&self, s: &VirtioState) -> Result<(), StateError> {
-        let bad = |why: String| Err(StateError::Invalid { id: VirtioState::ID.into(), why });
-        if s.status & !(status::DRIVER_BITS | status::NEEDS_RESET) != 0 || s.isr & !3 != 0 {
-            return bad(format!("status {:#x}, interrupt causes {:#x}", s.status, s.isr));
-        }
-        let unknown = s.driver_features & !self.offered;
-        if s.status & status::FEATURES_OK != 0 && unknown != 0 {
-            return bad(format!("the driver uses features {unknown:#x}, which this {} lacks", self.name));
-        }
-        if s.queues.len() != self.specs.len() {
-            return bad(format!(
-                "{} queues where the {} has {}",
-                s.queues.len(),
-                self.name,
-                self.specs.len()
-            ));
-        }
-        for (q, spec) in s.queues.iter().zip(self.specs) {
-            if q.num > spec.max {
-                return bad(format!("queue {} of {} entries, at most {}", spec.name, q.num, spec.max));
-            }
-            if q.ready
-                && let Err(e) = q.check(spec.max, &self.ram)
-            {
-                return bad(format!("queue {}: {e}", spec.name));
-            }
-        }
-        let most: usize = self.specs.iter().map(|q| usize::from(q.max)).sum();
-        if s.undelivered.len() > most || s.undelivered.iter().any(|c| usize::from(c.queue) >= s.queues.len())
-        {
-            return bad(format!("{} completions wait", s.undelivered.len()));
-        }
-        Ok(())
-    }
-}
-
-fn fresh(specs: &[QueueSpec]) -> VirtioState {
-    VirtioState {
-        status: 0,
-        driver_features: 0,
-        device_features_sel: 0,
-        driver_features_sel: 0,
-        queue_sel: 0,
-        isr: 0,
-        config_generation: 0,
-        queues: specs.iter().map(|q| QueueState::new(q.max)).collect(),
-        undelivered: Vec::new(),
     }
 }
 
@@ -467,17 +319,17 @@ impl<D: Device> Stateful for Virtio<D> {
     }
 
     fn reset_state(&self) -> D::State {
-        self.device.fresh(fresh(D::QUEUES))
+        self.device.fresh(VirtioState::fresh(D::QUEUES))
     }
 
     fn check(&self, state: &D::State) -> Result<(), StateError> {
-        self.core.check(D::transport(state))?;
+        D::transport(state).check::<D>(self.core.offered, &self.core.ram)?;
         self.device.check(state)
     }
 
     fn set_state(&mut self, state: D::State) {
         self.core.s = self.device.unpack(state);
-        self.core.epoch += 1;
+        self.core.epochs.iter_mut().for_each(|e| *e += 1);
         // Chains that were waiting when the state was saved bring no notification of their own.
         self.core.doorbell.ring();
     }

@@ -4,7 +4,8 @@
 //! config space from 0x100 on answers 1, 2, 4 and 8 bytes. There is no shared memory (its length reads as -1) and
 //! no queue reset (F_RING_RESET is not offered).
 
-use super::core::{Device, Virtio, isr, lock, status};
+use super::core::{Virtio, lock};
+use super::device::{Device, isr, status};
 use crate::{Mmio, Shared};
 use strata_state::{Part, Schema, StateError, Stateful};
 

@@ -3,6 +3,7 @@
 //! ```text
 //! mmio.rs       registers of the MMIO transport           a bus sees this
 //! core.rs       status, features, queues, completions     the same under any transport
+//! device.rs     what a kind of device is, and the record  pure data
 //! virtqueue/    rings and descriptor chains               the only place where they are checked
 //! pump.rs       how a worker serves a queue
 //! blk.rs net.rs console.rs rng.rs                         one file a device: config space, protocol, backend
@@ -19,6 +20,7 @@
 pub mod blk;
 pub mod console;
 mod core;
+mod device;
 mod doorbell;
 #[doc(hidden)]
 pub mod fuzz;
@@ -28,9 +30,8 @@ mod pump;
 pub mod rng;
 pub mod virtqueue;
 
-pub use self::core::{
-    Completion, Core, Device, QueueSpec, Token, Virtio, VirtioState, Wiring, feature, isr, status,
-};
+pub use self::core::{Core, Token, Virtio, Wiring};
+pub use self::device::{Completion, Device, QueueSpec, VirtioState, feature, isr, status};
 pub use blk::blk;
 pub use console::console;
 pub use doorbell::Doorbell;

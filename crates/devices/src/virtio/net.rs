@@ -9,7 +9,8 @@
 //!
 //! State: none of its own. MAC address and link are bindings, made anew when a machine is built.
 
-use super::core::{Device, QueueSpec, Token, Virtio, VirtioState, Wiring, lock};
+use super::core::{Token, Virtio, Wiring, lock};
+use super::device::{Device, QueueSpec, VirtioState};
 use super::pump::Port;
 use super::virtqueue::{Chain, Nonsense, Popped};
 use super::{Built, built};

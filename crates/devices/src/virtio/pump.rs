@@ -1,6 +1,7 @@
 //! The queue pump of devices whose one queue carries requests: take, serve without the lock, complete.
 
-use super::core::{Core, Device, Virtio, lock};
+use super::core::{Core, Virtio, lock};
+use super::device::Device;
 use super::doorbell::Doorbell;
 use super::virtqueue::{Chain, Nonsense, Popped};
 use crate::{Shared, Worker};

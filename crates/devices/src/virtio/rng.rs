@@ -2,7 +2,8 @@
 //!
 //! State: none of its own. Limit: [`MAX_FILL`] bytes a request.
 
-use super::core::{Device, QueueSpec, Virtio, VirtioState, Wiring};
+use super::core::{Virtio, Wiring};
+use super::device::{Device, QueueSpec, VirtioState};
 use super::pump::{Port, RequestWorker, Serve, Served};
 use super::virtqueue::{Chain, Nonsense};
 use super::{Built, built};

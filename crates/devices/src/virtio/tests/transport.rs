@@ -206,3 +206,16 @@ fn a_driver_that_failed_is_left_alone() {
     d.turn();
     assert_eq!(d.used(0), None);
 }
+
+#[test]
+fn the_end_of_one_queue_makes_only_its_own_chains_stale() {
+    let (mut d, _keyboard, _screen) = super::console::ready();
+    let gpa = d.room(16);
+    let heads = [0, 1].map(|q| d.add(q, &[(gpa, 16, q == 0)]));
+    let ram = d.ram.clone();
+    let tokens = [0, 1].map(|q| d.virtio.lock().unwrap().core.pop(q, &ram, &mut Vec::new()).1);
+    d.w(0x30, 0);
+    d.w(0x44, 0);
+    d.virtio.lock().unwrap().core.complete(&tokens.map(|t| (t, 0)));
+    assert_eq!([d.used(0), d.used(1)], [None, Some((heads[1], 0))]);
+}
