@@ -286,6 +286,43 @@ fn beyond_the_limit_a_new_connection_waits_for_an_old_one_to_end() {
 }
 
 #[test]
+fn a_flood_of_connections_is_bounded() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    listener.set_nonblocking(true).unwrap();
+    let mut guest = Guest::new(UserConfig { max_connections: 40, ..UserConfig::default() });
+    for _ in 0..300 {
+        guest.connect_with(host(port), 2048);
+    }
+    let mut accepted = Vec::new();
+    for _ in 0..50 {
+        guest.step();
+        accepted.extend(listener.accept());
+    }
+    accepted.extend(std::iter::from_fn(|| listener.accept().ok()));
+    assert_eq!(accepted.len(), 40);
+}
+
+#[test]
+fn a_guest_that_takes_nothing_stalls_only_itself() {
+    let (port, served) = server(|mut s| s.write_all(&bytes(2 << 20)).unwrap());
+    let mut guest = Guest::new(UserConfig::default());
+    let handle = guest.connect(host(port));
+    assert!(guest.connected(handle));
+    // Without the guest's card taking frames, the network fills its queue and then rests.
+    let start = Instant::now();
+    let mut polls = 0;
+    while start.elapsed() < Duration::from_millis(100) {
+        polls += 1;
+        let due = guest.card.net.poll(Instant::now());
+        std::thread::sleep(due.unwrap_or(Duration::MAX).min(Duration::from_millis(20)));
+    }
+    assert!(polls < 20, "{polls} polls in 100 ms");
+    assert!(guest.read_to_end(handle) == bytes(2 << 20));
+    served.join().unwrap();
+}
+
+#[test]
 fn a_forwarded_port_leads_to_the_guest() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();

@@ -202,9 +202,10 @@ impl Dns {
         while let Some((number, found)) = self.lookup.finished() {
             let Some(at) = self.waiting.iter().position(|w| w.number == number) else { continue };
             let w = self.waiting.swap_remove(at);
-            let seen_inside = |a: Ipv4Addr| if a.is_loopback() && !w.local { plan::GATEWAY } else { a };
             let (code, mut addresses) = match found {
-                Found::Addresses(list) => (Code::Ok, list.into_iter().map(seen_inside).collect()),
+                Found::Addresses(list) => {
+                    (Code::Ok, list.into_iter().map(|a| seen_inside(a, w.local)).collect())
+                }
                 Found::NoName => (Code::NoName, Vec::new()),
                 Found::Failed => (Code::Failed, Vec::new()),
             };
@@ -298,6 +299,12 @@ impl Dns {
     }
 }
 
+/// The address by which the guest reaches what the host calls `addr`. Names under `localhost` (`local`) are the
+/// guest's own (RFC 6761 section 6.3).
+fn seen_inside(addr: Ipv4Addr, local: bool) -> Ipv4Addr {
+    if addr.is_loopback() && !local { plan::GATEWAY } else { addr }
+}
+
 /// Sends a message that stands after [`UDP_LEN`] free bytes.
 fn reply(link: &mut Link, guest: SocketAddrV4, mut segment: Vec<u8>) {
     link.send_udp(SocketAddrV4::new(plan::DNS, PORT), guest, &mut segment);
@@ -328,6 +335,14 @@ mod tests {
         assert_eq!(m[..HEADER], [0xab, 0xcd, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
         assert_eq!(m[HEADER..q.len()], q[HEADER..]);
         assert_eq!(m[q.len()..], [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 30, 0, 4, 192, 0, 2, 7]);
+    }
+
+    #[test]
+    fn the_hosts_loopback_is_the_gateway_to_the_guest() {
+        let debian = Ipv4Addr::new(127, 0, 1, 1); // what Debian gives a host's own name
+        assert_eq!(seen_inside(debian, false), plan::GATEWAY);
+        assert_eq!(seen_inside(Ipv4Addr::LOCALHOST, true), Ipv4Addr::LOCALHOST);
+        assert_eq!(seen_inside(Ipv4Addr::new(192, 0, 2, 1), false), Ipv4Addr::new(192, 0, 2, 1));
     }
 
     #[test]
