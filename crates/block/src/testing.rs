@@ -28,6 +28,11 @@ pub(crate) fn whole(disk: &mut dyn Disk) -> Vec<u8> {
     get(disk, 0, size).unwrap()
 }
 
+/// A directory in memory where there is one: for tests that sync often, and do not test the host's syncs.
+pub(crate) fn memory_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// A pattern that no other seed gives.
 pub(crate) fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

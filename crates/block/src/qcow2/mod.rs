@@ -1,15 +1,15 @@
 //! qcow2 images: read and written through the crate `imago`, opened by rules of our own.
 //!
 //! QEMU's `docs/interop/qcow2.rst`, versions 2 and 3. The layers of an image, top first, are opened before the
-//! format code sees any of them ([`chain`]), their headers and maps are checked ([`header`], [`check`]), and the
-//! top one sits under a seal ([`store`]).
+//! format code sees any of them (`chain`), their headers and maps are checked (`header`, `check`), and the
+//! top one sits under a seal (`store`).
 //!
 //! ```text
 //! open ──► running ──► sealed      ownership lost, a sync failed, or the format code panicked: no byte is
 //!                                  written any more, all requests fail, dropping the disk writes nothing
 //! ```
 //!
-//! What a flush means: the format's caches go to the file, each entry after what it points to ([`order`]), then
+//! What a flush means: the format's caches go to the file, each entry after what it points to (`order`), then
 //! `fdatasync`. A cluster that was freed is not used again before the map that has forgotten it is durable; that
 //! matters for discards followed by writes, and makes the first write to a *compressed* cluster cost a sync.
 //!

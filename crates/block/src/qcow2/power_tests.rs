@@ -128,7 +128,7 @@ fn cut_the_power(dir: &Path, base: &Path, seeds: std::ops::Range<u64>) {
 
 #[test]
 fn a_layer_survives_power_cuts() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::memory_dir();
     let base = dir.path().join("base");
     fs::write(&base, pattern(1, SIZE as usize)).unwrap();
     create_overlay(&dir.path().join("image"), &base, Format::Raw, None).unwrap();
@@ -138,7 +138,7 @@ fn a_layer_survives_power_cuts() {
 #[test]
 fn compressed_images_of_small_clusters_survive_power_cuts() {
     let Some(img) = crate::testing::tool("qemu-img") else { return };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = crate::testing::memory_dir();
     let text: Vec<u8> = (0..SIZE as usize).map(|i| b"to be or not to be, "[i / 7 % 20]).collect();
     fs::write(dir.path().join("raw"), text).unwrap();
     for options in ["cluster_size=4k", "cluster_size=512", "cluster_size=64k,compat=0.10"] {
