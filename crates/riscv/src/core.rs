@@ -29,8 +29,9 @@ pub(crate) struct Reservation {
 #[repr(C)]
 pub(crate) struct Core {
     /// Integer registers, then, at 32, a slot for writes to x0 (the block builder renames them). x0 itself may be
-    /// written by a CSR instruction and is cleared after every block.
-    pub x: [u64; 64],
+    /// written by a CSR instruction and is cleared after every block. As long as a `u8` can count, so that no index
+    /// needs a check; the rest is never touched.
+    pub x: [u64; 256],
     /// Floating-point registers, raw.
     pub f: [u64; 32],
     /// Address of the running block; between blocks, of the next instruction.
@@ -69,7 +70,7 @@ impl Core {
     /// A hart after power-on.
     pub fn new(config: HartConfig, ram: GuestRam, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>) -> Core {
         let mut core = Core {
-            x: [0; 64],
+            x: [0; 256],
             f: [0; 32],
             pc: 0,
             next: 0,

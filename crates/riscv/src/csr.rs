@@ -117,6 +117,7 @@ impl Csrs {
 
 impl Core {
     /// A CSR instruction, as [`strata_isa::ops::Ops::csr`] describes it.
+    #[inline(never)]
     pub(crate) fn access_csr(
         &mut self,
         op: CsrOp,

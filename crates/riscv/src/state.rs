@@ -190,7 +190,7 @@ impl Core {
             pmpaddr,
         } = s;
         self.shared.take_latched();
-        self.x = [0; 64];
+        self.x = [0; 256];
         self.x[..32].copy_from_slice(&x);
         (self.f, self.pc, self.waiting, self.retired) = (f, pc, waiting, retired);
         self.privilege = Privilege::from_bits(privilege.into()).unwrap_or(Privilege::Machine);

@@ -30,9 +30,9 @@ impl Privilege {
     }
 }
 
-/// Why an instruction did not complete.
+/// Why an instruction did not complete. As wide as a register: the loop compares it after every instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(u32)]
 pub(crate) enum Exit {
     /// A trap, described in [`Core::raised`].
     Trap,

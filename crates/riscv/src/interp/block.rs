@@ -95,19 +95,17 @@ impl BlockCache {
         self.code.get(start..start + usize::from(block.len)).unwrap_or(&[])
     }
 
-    /// The block at `core.pc`.
+    /// The block at `core.pc`, if it has been found there before and the address still leads there.
     #[inline(always)]
-    pub fn find(&mut self, core: &mut Core) -> Result<Block, Exit> {
+    pub fn at_hand(&self, core: &Core) -> Option<Block> {
         let slot = &self.slots[slot_index(core.pc)];
-        if slot.pc == core.pc && slot.stamp == core.mmu.fetch.stamp() {
-            return Ok(slot.block);
-        }
-        self.find_by_physical(core)
+        (slot.pc == core.pc && slot.stamp == core.mmu.fetch.stamp()).then_some(slot.block)
     }
 
+    /// The block at `core.pc`.
     #[cold]
     #[inline(never)]
-    fn find_by_physical(&mut self, core: &mut Core) -> Result<Block, Exit> {
+    pub fn find(&mut self, core: &mut Core) -> Result<Block, Exit> {
         let pc = core.pc;
         let FetchPage { page, pa, whole } = core.fetch_page(pc)?;
         if !whole {

@@ -21,11 +21,11 @@ impl Ops for Core {
     }
     #[inline(always)]
     fn x(&mut self, r: Reg) -> u64 {
-        self.x[usize::from(r & 63)]
+        self.x[usize::from(r)]
     }
     #[inline(always)]
     fn set_x(&mut self, r: Reg, v: u64) {
-        self.x[usize::from(r & 63)] = v;
+        self.x[usize::from(r)] = v;
     }
     #[inline(always)]
     fn f(&mut self, r: Reg) -> u64 {

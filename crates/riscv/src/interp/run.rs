@@ -36,12 +36,14 @@ pub(crate) fn run(core: &mut Core, cache: &mut BlockCache) -> Stop {
                 None => alone = core.limit != u64::MAX,
             }
         }
-        let found = if alone { cache.alone(core) } else { cache.find(core) };
-        let block = match found {
-            Ok(block) => block,
-            Err(exit) => match stopped(core, &[], 0, exit) {
-                Some(stop) => return stop,
-                None => continue,
+        let block = match cache.at_hand(core) {
+            Some(block) if !alone => block,
+            _ => match if alone { cache.alone(core) } else { cache.find(core) } {
+                Ok(block) => block,
+                Err(exit) => match stopped(core, &[], 0, exit) {
+                    Some(stop) => return stop,
+                    None => continue,
+                },
             },
         };
         let insns = cache.code(block);
@@ -61,8 +63,11 @@ pub(crate) fn run(core: &mut Core, cache: &mut BlockCache) -> Stop {
 /// Runs a block's instructions; where one stops, tells which and why.
 #[inline(always)]
 fn run_block(core: &mut Core, insns: &[Insn]) -> Result<(), (usize, Exit)> {
-    for (at, insn) in insns.iter().enumerate() {
-        execute(core, insn).map_err(|exit| (at, exit))?;
+    let mut left = insns.iter();
+    while let Some(insn) = left.next() {
+        if let Err(exit) = execute(core, insn) {
+            return Err((insns.len() - left.len() - 1, exit));
+        }
     }
     Ok(())
 }

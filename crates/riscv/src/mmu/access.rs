@@ -85,6 +85,7 @@ impl Core {
     }
 
     /// The physical address of `va`.
+    #[inline(never)]
     fn translate(&mut self, va: u64, access: Access, mode: Privilege) -> Result<u64, Fault> {
         let Some(levels) = levels(self.csr.satp).filter(|_| mode != Privilege::Machine) else {
             return Ok(va);
@@ -105,6 +106,7 @@ impl Core {
     }
 
     /// Translates, checks and looks up `size` bytes that lie in one page, and fills the data TLB.
+    #[inline(never)]
     fn reach(&mut self, va: u64, size: u64, access: Access) -> Result<(u64, Place), Exit> {
         let mode = self.data_privilege();
         let pa = self.translate(va, access, mode).map_err(|f| self.fault(f, access, va))?;
@@ -230,6 +232,7 @@ impl Core {
     }
 
     /// AMO.
+    #[inline(never)]
     pub fn atomic(&mut self, op: Amo, va: u64, v: u64, w: Width) -> Result<u64, Exit> {
         let (page, _) = self.reach_atomic(va, w, Access::Write)?;
         let mut old = page.load(va, w);
@@ -242,6 +245,7 @@ impl Core {
     }
 
     /// LR.
+    #[inline(never)]
     pub fn reserve(&mut self, va: u64, w: Width) -> Result<u64, Exit> {
         let (page, pa) = self.reach_atomic(va, w, Access::Read)?;
         // LR may carry acquire ordering; loads of the host are ordered enough, the compiler's need saying.
@@ -252,6 +256,7 @@ impl Core {
     }
 
     /// SC. Without a reservation of this very address it fails before it translates anything.
+    #[inline(never)]
     pub fn conditional(&mut self, va: u64, v: u64, w: Width) -> Result<u64, Exit> {
         if va & (w.bytes() - 1) != 0 {
             return Err(self.raise(Cause::StoreMisaligned, va));
@@ -267,6 +272,7 @@ impl Core {
     }
 
     /// Zicbom and Zicboz. Caches are coherent, so all but `cbo.zero` only check.
+    #[inline(never)]
     pub fn cache_operation(&mut self, op: Cbo, va: u64) -> Result<(), Exit> {
         let mask = match op {
             Cbo::Clean | Cbo::Flush => envcfg::CBCFE,
@@ -303,6 +309,7 @@ impl Core {
     }
 
     /// The page of code that holds the 2 bytes at `va`.
+    #[inline(never)]
     pub fn fetch_page(&mut self, va: u64) -> Result<FetchPage, Exit> {
         if let Some(e) = self.mmu.fetch.find(va) {
             return Ok(FetchPage { page: e.page, pa: e.pa, whole: true });
