@@ -151,6 +151,15 @@ impl RiscvVirt {
         Self::row(part).line(index)
     }
 
+    /// Where HTIF's two words lie, over RAM, for a program with these symbols (8-byte aligned; `fromhost` only if it
+    /// has one). The pages are to be marked as trapped in RAM. As a part it is called "htif", after all others.
+    pub fn htif(tohost: u64, fromhost: Option<u64>) -> Vec<Place> {
+        let word =
+            |name: &str, base, offset| Place { name: name.into(), base, size: 8, offset, widths: 4 + 8 };
+        let from = fromhost.map(|at| word("fromhost", at, strata_devices::htif::FROMHOST));
+        [word("tohost", tohost, 0)].into_iter().chain(from).collect()
+    }
+
     /// Names of all parts with state, in the order in which they are saved: the harts, then the devices by address.
     /// Every virtio slot has its name here, whether a device is in it or not.
     pub fn parts_in_order(harts: u32) -> Vec<String> {

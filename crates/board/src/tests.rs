@@ -3,6 +3,7 @@
 mod bus;
 mod fdt;
 mod qemu;
+mod qtest;
 
 use crate::*;
 use std::collections::BTreeSet;

@@ -204,10 +204,14 @@ impl Uart16550 {
         self.s.polls = 0;
         self.s.thr_empty = false;
         if self.looped() {
+            // Overrun: a full FIFO keeps what it has, the single register takes the newer byte.
+            let full = self.s.rx.len() >= self.depth();
+            self.s.overrun |= full;
+            if full && self.depth() == 1 {
+                self.s.rx.clear();
+            }
             if self.s.rx.len() < self.depth() {
                 self.s.rx.push(byte);
-            } else {
-                self.s.overrun = true;
             }
             self.s.thr_empty = true;
         } else if self.s.tx.len() < self.depth() {

@@ -101,3 +101,16 @@ fn the_whole_board_fits_on_one_bus() {
     assert_eq!(bus.read(0x1000, 4), Err(BusFault), "room is not there");
     assert_eq!(bus.read(0x8000_0000, 4), Err(BusFault), "RAM is not the bus's");
 }
+
+#[test]
+fn htifs_words_lie_where_the_program_has_them() {
+    let probe = Arc::new(Mutex::new(Probe::default()));
+    let places = RiscvVirt::htif(0x8000_1040, Some(0x8000_1000));
+    let bus = places.into_iter().fold(MmioBus::builder(), |b, p| b.add(p, probe.clone())).build().unwrap();
+    assert_eq!(
+        (bus.read(0x8000_1040, 8), bus.read(0x8000_1000, 4), bus.read(0x8000_1044, 4)),
+        (Ok(0), Ok(8), Ok(4))
+    );
+    assert_eq!((bus.read(0x8000_1008, 8), bus.read(0x8000_1000, 1)), (Err(BusFault), Err(BusFault)));
+    assert_eq!(RiscvVirt::htif(0x8000_0000, None).len(), 1);
+}

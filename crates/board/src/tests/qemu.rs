@@ -43,8 +43,7 @@ fn qemu() -> Option<Tree> {
     let file = std::env::temp_dir().join(format!("strata-board-{}-{call}.dtb", std::process::id()));
     let machine = format!("virt,dumpdtb={}", file.display());
     let args = ["-M", &machine, "-smp", "2", "-m", "128M", "-display", "none", "-monitor", "none"];
-    let run =
-        Command::new("qemu-system-riscv64").args(args).args(["-serial", "none", "-audio", "none"]).output();
+    let run = Command::new("qemu-system-riscv64").args(args).args(["-serial", "none"]).output();
     let bytes = std::fs::read(&file);
     let _ = std::fs::remove_file(&file);
     match (run, bytes) {

@@ -80,7 +80,7 @@ fn loopback_turns_bytes_and_modem_lines_around() {
     b.w(0, b'x');
     b.w(0, b'y');
     assert_eq!(b.r(5), 0x63, "one byte of room without FIFOs: overrun");
-    assert_eq!((b.r(0), b.r(5)), (b'x', 0x60));
+    assert_eq!((b.r(0), b.r(5)), (b'y', 0x60));
     assert!(b.output().is_empty());
     assert_eq!(b.u.receive(b"no"), 0);
     b.w(1, 8);
