@@ -34,11 +34,17 @@ impl GuestRunner for Qemu {
         }
         let mut child = c.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let mut out = child.stdout.take().ok_or_else(|| GuestError::Failed("no output".into()))?;
+        let mut log = std::env::var_os("CONSOLE_LOG").and_then(|p| std::fs::File::create(p).ok());
         let mut buf = [0u8; 4096];
         loop {
             match out.read(&mut buf).map_err(failed)? {
                 0 => break,
-                n => console(&buf[..n]),
+                n => {
+                    if let Some(log) = &mut log {
+                        log.write_all(&buf[..n]).map_err(failed)?;
+                    }
+                    console(&buf[..n]);
+                }
             }
         }
         match child.wait().map_err(failed)? {

@@ -215,7 +215,7 @@ pub(crate) mod tests {
         let mut out = Vec::new();
         Deb::new(Cursor::new(deb), "t")?.each_entry(|path, entry| {
             let mut data = Vec::new();
-            entry.read_to_end(&mut data).unwrap();
+            entry.read_to_end(&mut data).map_err(|e| Error::malformed("package t", e))?;
             out.push((path.to_owned(), data));
             Ok(())
         })?;

@@ -2,6 +2,7 @@
 
 use crate::archive::{Archive, OpenSuite, Suite};
 use crate::busybox;
+use crate::debian;
 use crate::error::{Error, Result};
 use crate::fetch::Client;
 use crate::mirror::{self, Environment, Source};
@@ -26,6 +27,13 @@ pub struct PullRequest {
     pub keyring: Option<PathBuf>,
     /// `--allow-expired`: accept a Release past its Valid-Until.
     pub allow_expired: bool,
+    /// `--root-password-file`: its first line becomes root's password (for other ways in than the serial
+    /// console, which asks for none). Debian images only.
+    pub root_password_file: Option<PathBuf>,
+    /// `--ssh-key`: a public key; brings an SSH server that admits root with it. Debian images only.
+    pub ssh_key: Option<PathBuf>,
+    /// Size of the disk in bytes, a multiple of 1 MiB; 0: the default of 8 GiB (sparse).
+    pub disk_size: u64,
 }
 
 /// What the host brings to a pull.
@@ -117,7 +125,7 @@ pub fn pull(store: &Store, request: &PullRequest, host: &Host<'_>) -> Result<Ima
     let session = settled.session(request, host);
     match recipe {
         Recipe::Busybox => pull_busybox(store, &held, &session),
-        Recipe::Debian(_) => Err(Error::UnknownImage { name: request.image.clone() }),
+        Recipe::Debian(suite) => pull_debian(store, &held, &session, request, host, suite),
     }
 }
 
@@ -126,6 +134,21 @@ fn pull_busybox(store: &Store, held: &Lock, session: &Session<'_>) -> Result<Ima
     require_space(&stage.dir, BUSYBOX_SPACE)?;
     let open: OpenSuite = session.archive.open_first()?;
     let record = busybox::make(&session.archive, &open, "busybox", &stage)?;
+    session.archive.cancel.check()?;
+    store.commit(stage, record)
+}
+
+fn pull_debian(
+    store: &Store,
+    held: &Lock,
+    session: &Session<'_>,
+    request: &PullRequest,
+    host: &Host<'_>,
+    suite: Suite,
+) -> Result<Image> {
+    let stage = store.stage(held, &format!("debian:{}", suite.name))?;
+    let open = session.archive.open(suite)?;
+    let record = debian::make(&session.archive, &open, request, host.runner, &stage)?;
     session.archive.cancel.check()?;
     store.commit(stage, record)
 }

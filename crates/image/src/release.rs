@@ -108,13 +108,9 @@ mod tests {
 
     #[test]
     fn refuses_what_it_cannot_read() {
-        for (from, to) in [
-            ("Date: Fri", "Date: Day"),
-            ("0123", "01"),
-            (" 17 ", " x "),
-            ("Suite", "Suit"),
-            ("SHA256", "SHA1"),
-        ] {
+        for (from, to) in
+            [("30 Oct", "30 Okt"), ("0123", "01"), (" 17 ", " x "), ("Suite", "Suit"), ("SHA256", "SHA1")]
+        {
             assert!(
                 matches!(Release::parse(&TEXT.replace(from, to)), Err(Error::Malformed { .. })),
                 "{from}"

@@ -182,8 +182,13 @@ fn primary_state(cert: &SignedPublicKey, now: i64) -> std::result::Result<(), St
             .iter()
             .filter(move |s| s.is_certification() && s.verify_certification(key, Tag::UserId, &u.id).is_ok())
     });
-    let binding = newest(direct.chain(users)).ok_or_else(|| format!("{name} has no valid self-signature"))?;
-    unexpired(&name, key.created_at().as_secs(), binding, now)
+    // A direct signature may be there for another purpose (naming a revoker) and say nothing of a time;
+    // so the newest of each kind counts, and the earlier end holds.
+    let newest_of_each: Vec<&Signature> = newest(direct).into_iter().chain(newest(users)).collect();
+    if newest_of_each.is_empty() {
+        return Err(format!("{name} has no valid self-signature"));
+    }
+    newest_of_each.into_iter().try_for_each(|s| unexpired(&name, key.created_at().as_secs(), s, now))
 }
 
 fn subkey_state(

@@ -1,4 +1,4 @@
-# Makes a Debian disk inside a machine: /dev/vda is the target (partitioned by the host), /dev/vdb a tar
+# Makes a Debian disk inside a machine: one disk is the target (partitioned by the host), the other a tar
 # of the unpacked packages. Every line that begins with "STRATA " is for the host.
 say() { echo "STRATA $*"; }
 die() {
@@ -10,16 +10,26 @@ die() {
 . /build/settings
 
 say "stage format"
-[ -b /dev/vda1 ] && [ -b /dev/vdb ] || die "the disks are not there"
+# The target is the disk with a partition; the order of two disks is the machine's business.
+tries=0
+while :; do
+    for pair in "vda vdb" "vdb vda"; do
+        target=/dev/${pair% *}1 tar=/dev/${pair#* }
+        [ -b $target ] && [ -b $tar ] && break 2
+    done
+    tries=$((tries + 1))
+    [ $tries -lt 50 ] || { cat /proc/partitions; die "finding the disks"; }
+    sleep 0.1
+done
 # The disk is a fresh sparse file: it reads as zeros, so inode tables need no writing. The two features
 # left out are ones that U-Boot's reader does not know.
-mke2fs -q -F -t ext4 -L strata-root -U "$root_uuid" -m 1 -O '^metadata_csum_seed,^orphan_file' \
-    -E lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,nodiscard /dev/vda1 || die "mke2fs"
+/sbin/mke2fs -q -F -t ext4 -L strata-root -U "$root_uuid" -m 1 -O '^metadata_csum_seed,^orphan_file' \
+    -E lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,nodiscard $target || die "mke2fs"
 # Nothing on it is worth keeping if the machine stops half-way.
-mount -t ext4 -o noatime,nobarrier,data=writeback /dev/vda1 /root || die "mount"
+mount -t ext4 -o noatime,nobarrier,data=writeback $target /root || die "mount"
 
 say "stage extract"
-tar -x -p -f /dev/vdb -C /root || die "tar"
+tar -x -p -f $tar -C /root || die "tar"
 
 say "stage configure"
 R=/root
@@ -40,18 +50,18 @@ chmod 755 $R/usr/sbin/policy-rc.d
 # files that the others need.
 while read -r p; do
     script=preinst package=${p%%:*}
-    in_root /usr/bin/sh -e -c ". /dev/null; exec /var/lib/dpkg/info/$p.preinst install" </dev/null || say "note preinst of $p failed"
+    in_root "/var/lib/dpkg/info/$p.preinst" install </dev/null || say "note preinst of $p failed"
 done < /build/preinst
 script= package=
 # Full paths: busybox has a dpkg of its own, and would take the bare name for it.
-dpkg() { in_root /usr/bin/dpkg --force-unsafe-io --force-confold "$@" </dev/null 2>&1; }
-dpkg --configure base-passwd base-files || die "dpkg --configure of the base"
-dpkg --configure -a || die "dpkg --configure"
+configure() { in_root /usr/bin/dpkg --force-unsafe-io --force-confold "$@" </dev/null 2>&1; }
+configure --force-depends --configure base-passwd base-files || die "dpkg --configure of the base"
+configure --configure -a || die "dpkg --configure"
 
 say "stage settings"
 rm -f $R/usr/sbin/policy-rc.d
 while read -r file; do
-    [ -n "$file" ] && rm -rf "$R/$file"
+    [ -n "$file" ] && rm -rf $R/$file # a pattern
 done < /build/remove
 # Files of ours which would have been in the way of the packages' own scripts.
 cp -a /build/overlay/. $R/ || die "copying settings"

@@ -44,14 +44,14 @@ grow() {
     whole=$(cat "/sys/class/block/$disk/size")
     # 33 sectors at the end are the second partition table; less than 2 MiB is not worth it.
     [ $((whole - start - size)) -gt 4130 ] || return 0
-    [ -x /root/sbin/sfdisk ] && [ "$mode" = rw ] || return 0
+    [ -x /root/usr/sbin/sfdisk ] && [ "$mode" = rw ] || return 0
     mount --bind /dev /root/dev
     mount --bind /proc /root/proc
     mount --bind /sys /root/sys
-    chroot /root sfdisk -q --relocate gpt-bak-std "/dev/$disk" >/dev/null 2>&1
-    echo ', +' | chroot /root sfdisk -q --no-reread --no-tell-kernel -N "$part" "/dev/$disk" >/dev/null 2>&1 &&
-        chroot /root partx -u --nr "$part" "/dev/$disk" >/dev/null 2>&1 &&
-        chroot /root resize2fs "$device" >/dev/null 2>&1 &&
+    chroot /root /usr/sbin/sfdisk -q --relocate gpt-bak-std "/dev/$disk" >/dev/null 2>&1
+    echo ', +' | chroot /root /usr/sbin/sfdisk -q --no-reread --no-tell-kernel -N "$part" "/dev/$disk" >/dev/null 2>&1 &&
+        chroot /root /usr/bin/partx -u --nr "$part" "/dev/$disk" >/dev/null 2>&1 &&
+        chroot /root /usr/sbin/resize2fs "$device" >/dev/null 2>&1 &&
         echo "strata: root file system grown to the size of its disk" ||
         echo "strata: the disk is larger, but the root file system could not be grown" >&2
     umount /root/sys /root/proc /root/dev
