@@ -24,6 +24,8 @@ mod config;
 mod core;
 mod csr;
 mod fpu;
+#[doc(hidden)]
+pub mod fuzz;
 mod hart;
 mod host;
 mod interp;

@@ -1,6 +1,7 @@
 //! Programs from memory: what the parts do together.
 
 pub(crate) mod fixture;
+mod harts;
 mod memory;
 mod paging;
 mod random;

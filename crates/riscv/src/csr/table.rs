@@ -249,10 +249,15 @@ impl Core {
         self.clock.now() / NS_PER_TICK
     }
 
+    /// The bits of `mip` that wires drive.
+    pub(crate) fn pins(&self) -> u64 {
+        self.shared.pins() & (irq::SSI | irq::MSI | irq::SEI | irq::MEI)
+    }
+
     /// `mip`, exact: pins, timers as they are this moment, and software's bits.
     pub(crate) fn pending(&mut self) -> u64 {
         self.csr.mip |= self.shared.take_latched() & irq::SSI;
-        let mut mip = self.csr.mip | self.shared.pins() & (irq::SSI | irq::MSI | irq::SEI | irq::MEI);
+        let mut mip = self.csr.mip | self.pins();
         let stce = self.csr.menvcfg & envcfg::STCE != 0;
         let timer = self.shared.timer();
         if timer != u64::MAX || stce {

@@ -137,14 +137,17 @@ fn poll(core: &mut Core) -> Option<Stop> {
             core.timers = core.pending() & (irq::MTI | timer_bit(core));
             core.clock_at = core.retired.saturating_add(QUANTUM);
         }
-        if core.retired >= core.limit || core.waiting && core.limit != u64::MAX {
+        if core.retired >= core.limit {
             return Some(Stop::Kicked);
         }
         // Near a limit the loop comes here for every instruction, and runs them one by one.
         core.poll_at = core.clock_at.min(core.limit.saturating_sub(MAX_INSNS as u64));
-        let mip = core.csr.mip | core.shared.pins() & irq::ALL | core.timers;
+        let mip = core.csr.mip | core.pins() | core.timers;
         if core.waiting {
             if mip & core.csr.mie == 0 {
+                if core.limit != u64::MAX {
+                    return Some(Stop::Kicked);
+                }
                 let until = sleep_time(core);
                 core.shared.sleep(until);
                 core.clock_at = 0;

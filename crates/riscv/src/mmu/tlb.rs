@@ -149,6 +149,8 @@ pub(crate) struct FetchTlb {
     sets: [Box<[FetchEntry; FETCH_ENTRIES]>; 3],
     stamps: [u64; 3],
     selected: usize,
+    /// The selected context's stamp: every block's lookup compares it.
+    stamp: u64,
     next_stamp: u64,
     /// A bit for each page (hashed) translated since the stamps were last renewed: others' flushes renew nothing.
     pages: [u64; 16],
@@ -168,7 +170,7 @@ impl FetchTlb {
     /// The stamp of the selected context.
     #[inline(always)]
     pub fn stamp(&self) -> u64 {
-        self.stamps[self.selected]
+        self.stamp
     }
 
     /// The page of code at `va`, if it is remembered.
@@ -191,6 +193,7 @@ impl FetchTlb {
             Privilege::Supervisor => 1,
             Privilege::Machine => 2,
         };
+        self.stamp = self.stamps[self.selected];
     }
 
     /// Renews the stamps: nothing found at a virtual address holds any longer.
@@ -199,6 +202,7 @@ impl FetchTlb {
             *s = self.next_stamp;
             self.next_stamp += 1;
         }
+        self.stamp = self.stamps[self.selected];
         // The pages still in the sets may be given out under the new stamps without another fill.
         self.pages = [0; 16];
         for e in self.sets.iter().flat_map(|s| s.iter()).filter(|e| e.tag != INVALID) {
@@ -208,8 +212,11 @@ impl FetchTlb {
     }
 
     fn flush_all(&mut self) {
-        self.sets.iter_mut().flat_map(|s| s.iter_mut()).for_each(|e| e.tag = INVALID);
-        self.new_stamps();
+        // With no page given out since the last time, nothing is remembered and no slot carries these stamps.
+        if self.pages != [0; 16] {
+            self.sets.iter_mut().flat_map(|s| s.iter_mut()).for_each(|e| e.tag = INVALID);
+            self.new_stamps();
+        }
     }
 
     fn flush_page(&mut self, va: u64) {
@@ -248,6 +255,7 @@ impl Mmu {
                 sets: std::array::from_fn(|_| Box::new([fetch; FETCH_ENTRIES])),
                 stamps: [1, 2, 3],
                 selected: 2,
+                stamp: 3,
                 next_stamp: 4,
                 pages: [0; 16],
             },
