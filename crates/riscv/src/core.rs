@@ -59,6 +59,8 @@ pub(crate) struct Core {
     /// In WFI.
     pub waiting: bool,
     pub spin: Spin,
+    /// Times that `pause` was executed, for whoever else needs this processor.
+    pub pauses: u32,
     pub config: HartConfig,
     pub ram: GuestRam,
     pub bus: Arc<dyn Bus>,
@@ -87,6 +89,7 @@ impl Core {
             limit: u64::MAX,
             waiting: false,
             spin: Spin::default(),
+            pauses: 0,
             config,
             ram,
             bus,

@@ -2,7 +2,7 @@
 
 use crate::config::HartConfig;
 use crate::core::Core;
-use crate::csr::status;
+use crate::csr::{Csrs, status};
 use crate::interp::{BlockCache, run, serve_mail};
 use crate::state::{self, HartState};
 use crate::trap::Privilege;
@@ -53,50 +53,9 @@ impl Stateful for Hart {
         self.core.to_state()
     }
     fn reset_state(&self) -> HartState {
-        let core = &self.core;
-        let c = crate::csr::Csrs::reset(&core.config);
-        let kernel = core.config.machine_is_firmware;
-        HartState {
-            x: [0; 32],
-            f: [0; 32],
-            pc: 0,
-            privilege: if kernel { Privilege::Supervisor as u8 } else { Privilege::Machine as u8 },
-            waiting: false,
-            reserved: false,
-            reserved_va: 0,
-            reserved_pa: 0,
-            reserved_value: 0,
-            reserved_bytes: 0,
-            retired: 0,
-            cycle_base: 0,
-            cycle_inhibited: false,
-            instret_base: 0,
-            instret_inhibited: false,
-            mstatus: status::RESET,
-            mie: c.mie,
-            mip: c.mip,
-            medeleg: c.medeleg,
-            mideleg: c.mideleg,
-            mtvec: c.mtvec,
-            mscratch: c.mscratch,
-            mepc: c.mepc,
-            mcause: c.mcause,
-            mtval: c.mtval,
-            mcounteren: c.mcounteren,
-            menvcfg: c.menvcfg,
-            stvec: c.stvec,
-            sscratch: c.sscratch,
-            sepc: c.sepc,
-            scause: c.scause,
-            stval: c.stval,
-            satp: c.satp,
-            scounteren: c.scounteren,
-            senvcfg: c.senvcfg,
-            stimecmp: c.stimecmp,
-            fcsr: 0,
-            pmpcfg: c.pmp.cfg(),
-            pmpaddr: c.pmp.addr(),
-        }
+        let config = &self.core.config;
+        let first = if config.machine_is_firmware { Privilege::Supervisor } else { Privilege::Machine };
+        HartState { privilege: first as u8, ..HartState::with_csrs(&Csrs::reset(config)) }
     }
     fn check(&self, s: &HartState) -> Result<(), StateError> {
         state::check(s)

@@ -96,31 +96,28 @@ state! {
 
 const _: () = assert!(ENTRIES == 16);
 
-impl Core {
-    /// The registers as they are.
-    pub(crate) fn to_state(&self) -> HartState {
-        let c = &self.csr;
-        let r = self.reservation.unwrap_or(Reservation { va: 0, pa: 0, value: 0, bytes: 0 });
+impl HartState {
+    /// These CSRs, and all else zero: U mode at address 0, with nothing retired.
+    pub(crate) fn with_csrs(c: &Csrs) -> HartState {
         HartState {
-            x: std::array::from_fn(|n| self.x[n]),
-            f: self.f,
-            pc: self.pc,
-            privilege: self.privilege as u8,
-            waiting: self.waiting,
-            reserved: self.reservation.is_some(),
-            reserved_va: r.va,
-            reserved_pa: r.pa,
-            reserved_value: r.value,
-            reserved_bytes: r.bytes,
-            retired: self.retired,
+            x: [0; 32],
+            f: [0; 32],
+            pc: 0,
+            privilege: 0,
+            waiting: false,
+            reserved: false,
+            reserved_va: 0,
+            reserved_pa: 0,
+            reserved_value: 0,
+            reserved_bytes: 0,
+            retired: 0,
             cycle_base: c.cycle.base,
             cycle_inhibited: c.cycle.inhibited,
             instret_base: c.instret.base,
             instret_inhibited: c.instret.inhibited,
             mstatus: c.mstatus,
             mie: c.mie,
-            // An interrupt that was sent and not taken over yet is on its way into this register.
-            mip: c.mip | self.shared.latched() & irq::SSI,
+            mip: c.mip,
             medeleg: c.medeleg,
             mideleg: c.mideleg,
             mtvec: c.mtvec,
@@ -142,6 +139,30 @@ impl Core {
             fcsr: c.frm << 5 | c.fflags,
             pmpcfg: c.pmp.cfg(),
             pmpaddr: c.pmp.addr(),
+        }
+    }
+}
+
+impl Core {
+    /// The registers as they are.
+    pub(crate) fn to_state(&self) -> HartState {
+        let r = self.reservation.unwrap_or(Reservation { va: 0, pa: 0, value: 0, bytes: 0 });
+        let csrs = HartState::with_csrs(&self.csr);
+        HartState {
+            x: std::array::from_fn(|n| self.x[n]),
+            f: self.f,
+            pc: self.pc,
+            privilege: self.privilege as u8,
+            waiting: self.waiting,
+            reserved: self.reservation.is_some(),
+            reserved_va: r.va,
+            reserved_pa: r.pa,
+            reserved_value: r.value,
+            reserved_bytes: r.bytes,
+            retired: self.retired,
+            // An interrupt that was sent and not taken over yet is on its way into this register.
+            mip: csrs.mip | self.shared.latched() & irq::SSI,
+            ..csrs
         }
     }
 

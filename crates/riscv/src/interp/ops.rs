@@ -11,6 +11,9 @@ use std::sync::atomic::{Ordering, compiler_fence, fence};
 use strata_isa::Insn;
 use strata_isa::ops::{Amo, Bin, Cbo, Cond, CsrOp, Fmt, Fp, Ops, Reg, Sys, Un, VmaFence, Width};
 
+/// A yield costs about a microsecond where nobody waits for the processor; so many pauses last longer.
+const PAUSES_A_YIELD: u32 = 64;
+
 impl Ops for Core {
     type V = u64;
     type Stop = Exit;
@@ -169,8 +172,14 @@ impl Core {
                 self.fence_i();
                 Ok(())
             }
+            // A guest that spins waits for another hart, which may have no processor of the host at this moment.
             Sys::Pause => {
-                std::hint::spin_loop();
+                self.pauses = self.pauses.wrapping_add(1);
+                if self.pauses.is_multiple_of(PAUSES_A_YIELD) {
+                    std::thread::yield_now();
+                } else {
+                    std::hint::spin_loop();
+                }
                 Ok(())
             }
         }

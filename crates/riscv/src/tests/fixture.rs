@@ -13,6 +13,8 @@ pub const SIZE: u64 = 4 << 20;
 pub const EXIT: u64 = 0x10_0000;
 /// A device with one register that answers 4-byte accesses only.
 pub const DEVICE: u64 = 0x10_1000;
+/// The same device again, where RAM is too.
+pub const OVER_RAM: u64 = BASE + 0x18_0000;
 
 #[derive(Default)]
 pub struct TestBus {
@@ -24,7 +26,7 @@ pub struct TestBus {
 
 impl Bus for TestBus {
     fn read(&self, gpa: u64, size: u8) -> Result<u64, BusFault> {
-        if gpa & !0xfff != DEVICE || size != 4 {
+        if !matches!(gpa & !0xfff, DEVICE | OVER_RAM) || size != 4 {
             return Err(BusFault);
         }
         let v = *self.register.lock().unwrap();
@@ -34,7 +36,7 @@ impl Bus for TestBus {
     fn write(&self, gpa: u64, size: u8, value: u64) -> Result<(), BusFault> {
         match gpa & !0xfff {
             EXIT => self.shared.get().unwrap().kick(),
-            DEVICE if size == 4 => {
+            DEVICE | OVER_RAM if size == 4 => {
                 *self.register.lock().unwrap() = value;
                 self.seen.lock().unwrap().push((true, gpa, size, value));
             }

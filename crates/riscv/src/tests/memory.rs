@@ -85,18 +85,20 @@ fn the_bus_gets_what_is_not_ram() {
 
 #[test]
 fn a_trapped_page_asks_the_bus_and_then_the_ram_beneath() {
-    // RAM whose first page lies where the device is.
+    // The device answers 4 bytes at a time only; 8 bytes go to the RAM beneath.
     let mut m = Machine::new(&program(&[
         insn(Op::Sd, 0, 5, 6, 0),
         insn(Op::Ld, 7, 5, 0, 0),
-        insn(Op::Lw, 8, 5, 0, 0),
+        insn(Op::Sw, 0, 5, 7, 0),
+        insn(Op::Lwu, 8, 5, 0, 0),
+        insn(Op::Ld, 9, 5, 0, 0),
     ]));
-    m.ram.trap(DATA).unwrap();
-    (m.core().x[5], m.core().x[6]) = (DATA, 5);
-    // The test bus has nothing at DATA: every access falls through, none is remembered.
+    m.ram.trap(OVER_RAM).unwrap();
+    (m.core().x[5], m.core().x[6]) = (OVER_RAM, 5 << 32 | 6);
     let c = m.run();
-    assert_eq!((c.x[7], c.x[8]), (5, 5));
-    assert_ne!(c.mmu.data.entry(DATA).read, DATA);
+    assert_eq!((c.x[7], c.x[8], c.x[9]), (5 << 32 | 6, 6, 5 << 32 | 6));
+    assert_ne!(c.mmu.data.entry(OVER_RAM).read, OVER_RAM);
+    assert_eq!(*m.bus.seen.lock().unwrap(), [(true, OVER_RAM, 4, 6), (false, OVER_RAM, 4, 6)]);
 }
 
 #[test]
