@@ -1,5 +1,7 @@
 //! Fuzz targets: plain functions over bytes, for any fuzzer and for the tests.
 
+pub use crate::virtio::fuzz::{fuzz_mmio_device, fuzz_virtqueue};
+
 use crate::aclint::Aclint;
 use crate::goldfish_rtc::{GoldfishRtc, RtcWorker};
 use crate::htif::Htif;
