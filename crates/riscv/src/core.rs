@@ -150,8 +150,13 @@ impl Core {
     /// Writes `satp`: an unknown mode leaves it as it is.
     pub fn set_satp(&mut self, new: u64) {
         if crate::mmu::known_mode(new) && new != self.csr.satp {
-            self.csr.satp = new;
-            self.mmu.flush_all();
+            let old = std::mem::replace(&mut self.csr.satp, new);
+            if old >> 60 == new >> 60 {
+                self.mmu.change_space();
+            } else {
+                // Even a global page is global to one mode only.
+                self.mmu.flush_all();
+            }
         }
     }
 

@@ -84,11 +84,11 @@ impl Core {
         self.raise(cause, va)
     }
 
-    /// The physical address of `va`.
+    /// Where `va` leads.
     #[inline(never)]
-    fn translate(&mut self, va: u64, access: Access, mode: Privilege) -> Result<u64, Fault> {
+    fn translate(&mut self, va: u64, access: Access, mode: Privilege) -> Result<Leaf, Fault> {
         let Some(levels) = levels(self.csr.satp).filter(|_| mode != Privilege::Machine) else {
-            return Ok(va);
+            return Ok(Leaf { pa: va, span: 4096, global: mode == Privilege::Machine });
         };
         let c = &self.csr;
         let space = Space {
@@ -100,16 +100,16 @@ impl Core {
             pbmte: c.menvcfg & envcfg::PBMTE != 0,
             adue: c.menvcfg & envcfg::ADUE != 0,
         };
-        let Leaf { pa, span } = walk(&space, va, access, &mut Tables { ram: &self.ram, pmp: &c.pmp })?;
-        self.mmu.note_span(va, span);
-        Ok(pa)
+        let leaf = walk(&space, va, access, &mut Tables { ram: &self.ram, pmp: &c.pmp })?;
+        self.mmu.note_span(va, leaf.span);
+        Ok(leaf)
     }
 
     /// Translates, checks and looks up `size` bytes that lie in one page, and fills the data TLB.
     #[inline(never)]
     fn reach(&mut self, va: u64, size: u64, access: Access) -> Result<(u64, Place), Exit> {
         let mode = self.data_privilege();
-        let pa = self.translate(va, access, mode).map_err(|f| self.fault(f, access, va))?;
+        let Leaf { pa, .. } = self.translate(va, access, mode).map_err(|f| self.fault(f, access, va))?;
         if !self.csr.pmp.allows(pa, size, access, mode) {
             return Err(self.fault(Fault::Access, access, va));
         }
@@ -255,19 +255,13 @@ impl Core {
         Ok(w.extend(value))
     }
 
-    /// SC. Without a reservation of this very address it fails before it translates anything.
+    /// SC. Even one that fails for want of a reservation faults where a store would, as an implementation may choose.
     #[inline(never)]
     pub fn conditional(&mut self, va: u64, v: u64, w: Width) -> Result<u64, Exit> {
-        if va & (w.bytes() - 1) != 0 {
-            return Err(self.raise(Cause::StoreMisaligned, va));
-        }
-        let Some(r) = self.reservation.filter(|r| r.va == va && u64::from(r.bytes) == w.bytes()) else {
-            self.reservation = None;
-            return Ok(1);
-        };
         let (page, pa) = self.reach_atomic(va, w, Access::Write)?;
-        self.reservation = None;
-        let stored = pa == r.pa && page.compare_exchange(va, r.value, v, w).is_ok();
+        let Some(r) = self.reservation.take() else { return Ok(1) };
+        let same = r.va == va && r.pa == pa && u64::from(r.bytes) == w.bytes();
+        let stored = same && page.compare_exchange(va, r.value, v, w).is_ok();
         Ok(u64::from(!stored))
     }
 
@@ -315,7 +309,8 @@ impl Core {
             return Ok(FetchPage { page: e.page, pa: e.pa, whole: true });
         }
         let (access, mode) = (Access::Fetch, self.privilege);
-        let pa = self.translate(va, access, mode).map_err(|f| self.fault(f, access, va))?;
+        let Leaf { pa, global, .. } =
+            self.translate(va, access, mode).map_err(|f| self.fault(f, access, va))?;
         if !self.csr.pmp.allows(pa, 2, access, mode) {
             return Err(self.fault(Fault::Access, access, va));
         }
@@ -323,7 +318,7 @@ impl Core {
             Place::Ram(page) | Place::Trapped(page) => {
                 let whole = self.csr.pmp.uniform(pa & PAGE);
                 if whole {
-                    self.mmu.fetch.fill(va, pa, page);
+                    self.mmu.fetch.fill(va, pa, page, global);
                 }
                 Ok(FetchPage { page, pa: pa & PAGE, whole })
             }

@@ -15,6 +15,7 @@ impl Pte {
     pub const W: u64 = 1 << 2;
     pub const X: u64 = 1 << 3;
     pub const U: u64 = 1 << 4;
+    pub const G: u64 = 1 << 5;
     pub const A: u64 = 1 << 6;
     pub const D: u64 = 1 << 7;
     pub const PBMT: u64 = 3 << 61;

@@ -12,8 +12,9 @@
 //!
 //! Invariants. A tag that is present means: the page is RAM without a device over it; every permission has been checked
 //! (page tables, PMP for the whole page); A is set, and for the write tag D is set and the page is marked dirty in the
-//! current epoch. What can break that calls one of the named ways to forget: [`Mmu::flush_all`] (satp, PMP, menvcfg, a
-//! dirty epoch, changed presence), [`Mmu::flush`] (sfence.vma). Nothing else clears tags, but for eviction.
+//! current epoch. What can break that calls one of the named ways to forget: [`Mmu::change_space`] (satp),
+//! [`Mmu::flush`] (sfence.vma of an address), [`Mmu::flush_all`] (the rest: sfence.vma, PMP, menvcfg, a dirty epoch,
+//! changed presence). Nothing else clears tags, but for eviction.
 //!
 //! A superpage is remembered in pieces of 4 KiB. An sfence.vma of any of its addresses must forget all the pieces, so
 //! the union of the ranges of superpages is kept, and an address in it flushes everything.
@@ -152,8 +153,11 @@ pub(crate) struct FetchTlb {
     /// The selected context's stamp: every block's lookup compares it.
     stamp: u64,
     next_stamp: u64,
-    /// A bit for each page (hashed) translated since the stamps were last renewed: others' flushes renew nothing.
-    pages: [u64; 16],
+    /// By context, a bit for each page (hashed) given out under its stamp: flushes of others renew nothing.
+    pages: [[u64; 16]; 3],
+    /// By context, whether a page that is not the same in every address space was given out under its stamp.
+    /// A kernel's are, and keep their stamp when the address space changes.
+    local: [bool; 3],
 }
 
 fn fetch_index(va: u64) -> usize {
@@ -179,11 +183,13 @@ impl FetchTlb {
         (e.tag == va & PAGE).then_some(e)
     }
 
-    /// Remembers the page of code at `va`.
-    pub fn fill(&mut self, va: u64, pa: u64, page: HostPage) {
-        self.sets[self.selected][fetch_index(va)] = FetchEntry { tag: va & PAGE, page, pa: pa & PAGE };
+    /// Remembers the page of code at `va`, which is `global` if every address space has it there.
+    pub fn fill(&mut self, va: u64, pa: u64, page: HostPage, global: bool) {
+        let n = self.selected;
+        self.sets[n][fetch_index(va)] = FetchEntry { tag: va & PAGE, page, pa: pa & PAGE };
         let (word, bit) = page_bit(va);
-        self.pages[word] |= bit;
+        self.pages[n][word] |= bit;
+        self.local[n] |= !global;
     }
 
     /// Makes `mode`'s the one that fetches use.
@@ -198,36 +204,41 @@ impl FetchTlb {
 
     /// Renews the stamps: nothing found at a virtual address holds any longer.
     pub fn new_stamps(&mut self) {
-        for s in &mut self.stamps {
-            *s = self.next_stamp;
-            self.next_stamp += 1;
-        }
+        (0..3).for_each(|n| self.renew(n));
+    }
+
+    /// Renews the stamp of context `n`. Pages still in its set will be given out under the new one without a fill, so
+    /// they stay noted.
+    fn renew(&mut self, n: usize) {
+        self.stamps[n] = self.next_stamp;
+        self.next_stamp += 1;
         self.stamp = self.stamps[self.selected];
-        // The pages still in the sets may be given out under the new stamps without another fill.
-        self.pages = [0; 16];
-        for e in self.sets.iter().flat_map(|s| s.iter()).filter(|e| e.tag != INVALID) {
+        self.pages[n] = [0; 16];
+        for e in self.sets[n].iter().filter(|e| e.tag != INVALID) {
             let (word, bit) = page_bit(e.tag);
-            self.pages[word] |= bit;
+            self.pages[n][word] |= bit;
         }
     }
 
-    fn flush_all(&mut self) {
-        // With no page given out since the last time, nothing is remembered and no slot carries these stamps.
-        if self.pages != [0; 16] {
-            self.sets.iter_mut().flat_map(|s| s.iter_mut()).for_each(|e| e.tag = INVALID);
-            self.new_stamps();
+    /// Forgets all of context `n`. With no page given out there is nothing to forget.
+    fn flush_context(&mut self, n: usize) {
+        if self.pages[n] != [0; 16] {
+            self.sets[n].iter_mut().for_each(|e| e.tag = INVALID);
+            self.local[n] = false;
+            self.renew(n);
         }
     }
 
     fn flush_page(&mut self, va: u64) {
         let (word, bit) = page_bit(va);
-        if self.pages[word] & bit != 0 {
-            for e in self.sets.iter_mut().map(|s| &mut s[fetch_index(va)]) {
+        for n in 0..3 {
+            if self.pages[n][word] & bit != 0 {
+                let e = &mut self.sets[n][fetch_index(va)];
                 if e.tag == va & PAGE {
                     e.tag = INVALID;
                 }
+                self.renew(n);
             }
-            self.new_stamps();
         }
     }
 }
@@ -257,7 +268,8 @@ impl Mmu {
                 selected: 2,
                 stamp: 3,
                 next_stamp: 4,
-                pages: [0; 16],
+                pages: [[0; 16]; 3],
+                local: [false; 3],
             },
             supers: None,
         }
@@ -274,8 +286,20 @@ impl Mmu {
     /// Forgets everything.
     pub fn flush_all(&mut self) {
         self.data.flush_all();
-        self.fetch.flush_all();
+        (0..3).for_each(|n| self.fetch.flush_context(n));
         self.supers = None;
+    }
+
+    /// Forgets what belongs to the address space that is left. Of code, that spares the contexts that have seen only
+    /// global pages; data is forgotten whole.
+    pub fn change_space(&mut self) {
+        self.data.flush_all();
+        for n in 0..3 {
+            if self.fetch.local[n] {
+                self.fetch.flush_context(n);
+            }
+        }
+        // `supers` stays: it may cover pages of code that are still remembered.
     }
 
     /// Forgets whatever was found at `va`'s page, in every address space.

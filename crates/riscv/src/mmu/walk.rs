@@ -31,6 +31,8 @@ pub(crate) struct Leaf {
     pub pa: u64,
     /// Bytes that the entry maps.
     pub span: u64,
+    /// It is the same in every address space (G, at the leaf or above it).
+    pub global: bool,
 }
 
 /// Why an address cannot be translated.
@@ -78,6 +80,7 @@ pub(crate) fn walk(space: &Space, va: u64, access: Access, mem: &mut impl PteMem
     }
     'restart: loop {
         let mut table = space.root; // step 1
+        let mut global = false;
         for level in (0..space.levels).rev() {
             let shift = 12 + 9 * level;
             let at = table + (va >> shift & 511) * 8;
@@ -85,12 +88,13 @@ pub(crate) fn walk(space: &Space, va: u64, access: Access, mem: &mut impl PteMem
             if !pte.well_formed(space.pbmte) {
                 return Err(Fault::Page); // step 3
             }
+            global |= pte.any(Pte::G);
             if pte.is_pointer() {
                 table = pte.ppn() << 12; // step 4
                 continue;
             }
             permit(space, pte, access)?; // steps 5, 6
-            let leaf = place(pte, va, shift)?; // steps 7, 8
+            let (pa, span) = place(pte, va, shift)?; // steps 7, 8
             let marks = Pte::A | if access == Access::Write { Pte::D } else { 0 }; // step 9
             if !pte.has(marks) {
                 if !space.adue {
@@ -100,7 +104,7 @@ pub(crate) fn walk(space: &Space, va: u64, access: Access, mem: &mut impl PteMem
                     continue 'restart;
                 }
             }
-            return Ok(leaf); // step 10
+            return Ok(Leaf { pa, span, global }); // step 10
         }
         return Err(Fault::Page); // a pointer at the last level
     }
@@ -121,7 +125,8 @@ fn permit(space: &Space, pte: Pte, access: Access) -> Result<(), Fault> {
     if mode_ok && right { Ok(()) } else { Err(Fault::Page) }
 }
 
-fn place(pte: Pte, va: u64, shift: u32) -> Result<Leaf, Fault> {
+/// Where `va` lies in the page of `pte`, and the page's size.
+fn place(pte: Pte, va: u64, shift: u32) -> Result<(u64, u64), Fault> {
     let base = pte.ppn() << 12;
     if pte.any(Pte::N) {
         // Svnapot knows one size: 64 KiB, written as 1000 in the low bits of the page number, at the last level.
@@ -129,13 +134,13 @@ fn place(pte: Pte, va: u64, shift: u32) -> Result<Leaf, Fault> {
             return Err(Fault::Page);
         }
         let span = 1 << 16;
-        return Ok(Leaf { pa: base & !(span - 1) | va & (span - 1), span });
+        return Ok((base & !(span - 1) | va & (span - 1), span));
     }
     let span = 1u64 << shift;
     if base & (span - 1) != 0 {
         return Err(Fault::Page);
     }
-    Ok(Leaf { pa: base | va & (span - 1), span })
+    Ok((base | va & (span - 1), span))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ fn mmu_with(va: u64, pa: u64) -> Mmu {
     m.data.select(DataContext::Supervisor);
     m.fetch.select(Privilege::Supervisor);
     m.data.fill(va, pa, HostPage::nowhere(), false);
-    m.fetch.fill(va, pa, HostPage::nowhere());
+    m.fetch.fill(va, pa, HostPage::nowhere(), false);
     m
 }
 
@@ -69,12 +69,12 @@ fn stamps_change_for_pages_of_code_only() {
     let second = m.fetch.stamp();
     assert_ne!(second, stamp);
     // An entry that was pushed out by another is still known to have been given out.
-    m.fetch.fill(VA, 0, HostPage::nowhere());
-    m.fetch.fill(VA + FETCH_ENTRIES as u64 * 4096, 0, HostPage::nowhere());
+    m.fetch.fill(VA, 0, HostPage::nowhere(), false);
+    m.fetch.fill(VA + FETCH_ENTRIES as u64 * 4096, 0, HostPage::nowhere(), false);
     m.flush(VA);
     assert_ne!(m.fetch.stamp(), second);
     // One that survives new stamps is, too.
-    m.fetch.fill(VA, 0, HostPage::nowhere());
+    m.fetch.fill(VA, 0, HostPage::nowhere(), false);
     m.fetch.new_stamps();
     let third = m.fetch.stamp();
     assert!(m.fetch.find(VA).is_some());
@@ -93,4 +93,34 @@ fn an_address_of_a_superpage_takes_all_of_it_along() {
     m.note_span(VA, 2 << 20);
     m.flush(0x4000_1000);
     assert!(readable(&m, VA));
+}
+
+#[test]
+fn global_code_survives_a_change_of_space() {
+    for global in [true, false] {
+        let mut m = mmu_with(0x1000, 0);
+        m.flush_all();
+        m.fetch.fill(VA, 0, HostPage::nowhere(), global);
+        let stamp = m.fetch.stamp();
+        m.change_space();
+        assert_eq!(m.fetch.stamp() == stamp, global);
+        assert_eq!(m.fetch.find(VA).is_some(), global);
+        // But not a fence.
+        m.flush(VA);
+        assert_ne!(m.fetch.stamp(), stamp);
+        assert!(m.fetch.find(VA).is_none());
+    }
+}
+
+#[test]
+fn a_flush_of_one_context_s_page_spares_the_stamps_of_others() {
+    let mut m = mmu_with(VA, 0);
+    let supervisor = m.fetch.stamp();
+    m.fetch.select(Privilege::User);
+    m.fetch.fill(0x5000, 0, HostPage::nowhere(), false);
+    let user = m.fetch.stamp();
+    m.flush(0x5000);
+    assert_ne!(m.fetch.stamp(), user);
+    m.fetch.select(Privilege::Supervisor);
+    assert_eq!(m.fetch.stamp(), supervisor);
 }

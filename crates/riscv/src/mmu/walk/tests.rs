@@ -77,7 +77,7 @@ fn every_mode_and_every_level_maps() {
                 let got = walk(&space(levels), va, Access::Read, &mut tables(levels, va, depth, leaf));
                 assert_eq!(
                     got,
-                    Ok(Leaf { pa: base | va & (span - 1), span }),
+                    Ok(Leaf { pa: base | va & (span - 1), span, global: false }),
                     "Sv{} {va:#x} {depth}",
                     12 + 9 * levels
                 );
@@ -184,11 +184,27 @@ fn contiguous_ranges_of_64_kib() {
     let va = 0x7000 + 0xabc;
     let leaf = pte(0x4568_0000, V | R | AD) | 8 << 10 | Pte::N;
     let got = walk(&space(3), va, Access::Read, &mut tables(3, va, 2, leaf));
-    assert_eq!(got, Ok(Leaf { pa: 0x4568_7abc, span: 1 << 16 }));
+    assert_eq!(got, Ok(Leaf { pa: 0x4568_7abc, span: 1 << 16, global: false }));
     let odd = leaf ^ 4 << 10;
     assert_eq!(walk(&space(3), va, Access::Read, &mut tables(3, va, 2, odd)), Err(Fault::Page));
     let above = pte(0x4000_0000, V | R | AD) | 8 << 10 | Pte::N;
     assert_eq!(walk(&space(3), va, Access::Read, &mut tables(3, va, 1, above)), Err(Fault::Page));
+}
+
+#[test]
+fn a_global_pointer_makes_all_below_it_global() {
+    for depth in 0..3 {
+        let mut t = tables(3, 0x5000, 2, pte(PA, V | R | AD));
+        let mut table = ROOT;
+        for d in 0..=depth {
+            let at = table + (0x5000 >> (12 + 9 * (2 - d)) & 511) * 8;
+            table += 0x1000;
+            if d == depth {
+                *t.entries.get_mut(&at).unwrap() |= Pte::G;
+            }
+        }
+        assert!(walk(&space(3), 0x5000, Access::Read, &mut t).unwrap().global, "{depth}");
+    }
 }
 
 #[test]
