@@ -1,2 +1,82 @@
-//! The strata binary.
-fn main() {}
+//! The strata binary: the command line over the parts.
+//!
+//! ```text
+//!  args        what can be said           run, start   from words to a running machine
+//!  terminal    a person at a console      manage       ps, stop, pause, console, delete
+//!  image       pull, list, show, ...      builder      the machine that builds images
+//!  doctor      what the host offers
+//! ```
+//! Every command gives an exit code: 0, the guest's own (1 to 63), or Strata's by kind (64 to 99, see
+//! `docs/exit-codes.md`). An error is one paragraph on standard error.
+#![forbid(unsafe_code)]
+
+mod args;
+mod builder;
+mod doctor;
+mod image;
+mod manage;
+mod run;
+mod start;
+mod terminal;
+
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use std::io::Write;
+use std::process::ExitCode;
+use strata_vmm::{Kind, Result};
+
+fn main() -> ExitCode {
+    // A machine's process must begin before anything is opened here.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|w| w == strata_vmm::launch::SUBCOMMAND) && words.next().is_none() {
+        return strata_vmm::child_main();
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let code = if e.use_stderr() { Kind::Usage.code() } else { 0 };
+            // Nobody is there to read it if this fails.
+            let _ = e.print();
+            return ExitCode::from(code);
+        }
+    };
+    match dispatch(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(e) => {
+            eprintln!("strata: {e}");
+            ExitCode::from(e.kind.code())
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<u8> {
+    match command {
+        Command::Run(args) => run::run(*args),
+        Command::Start(args) => start::start(args),
+        Command::Ps(args) => manage::ps(args.all),
+        Command::Stop(args) => manage::stop(&args.name, args.force),
+        Command::Pause(args) => manage::pause(&args.name),
+        Command::Unpause(args) => manage::unpause(&args.name),
+        Command::Reset(args) => manage::reset(&args.name),
+        Command::Console(args) => manage::console(&args.name),
+        Command::Delete(args) => manage::delete(&args.names),
+        Command::Image(command) => image::image(command),
+        Command::Doctor => doctor::doctor(),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "strata", &mut script);
+            print(&script);
+            Ok(0)
+        }
+        // Taken before parsing; with more words than its own it is a mistake.
+        Command::Vmm => {
+            Err(strata_vmm::Error::new(Kind::Usage, "`strata vmm` is started by the other commands."))
+        }
+    }
+}
+
+/// Prints to standard output; a reader that has gone away is no error.
+fn print(text: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text).and_then(|()| out.flush());
+}

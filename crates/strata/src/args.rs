@@ -1,0 +1,308 @@
+//! The command line: every command, option and help text. Nothing is done here.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Runs virtual machines on any Linux host, with or without hardware virtualization.
+#[derive(Parser, Debug)]
+#[command(name = "strata", version, arg_required_else_help = true)]
+#[command(
+    after_help = "Exit codes: 0 good; 1-63 the guest's own; 64-99 Strata's, by kind (docs/exit-codes.md)."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Make a machine and run it, with its console on this terminal
+    Run(Box<RunArgs>),
+    /// Run a kept instance again
+    Start(StartArgs),
+    /// List running machines
+    Ps(PsArgs),
+    /// End a machine as pulling its plug would, after its writes have reached the disk
+    Stop(StopArgs),
+    /// Stop a machine's processors, keeping its memory
+    Pause(NameArg),
+    /// Let a paused machine go on
+    Unpause(NameArg),
+    /// Press a machine's reset button
+    Reset(NameArg),
+    /// Connect this terminal to a running machine's console
+    Console(NameArg),
+    /// Remove a kept instance and its disk
+    Delete(DeleteArgs),
+    /// Images that machines are made from
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Tell what this host offers, and what each missing thing costs
+    Doctor,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// The process of one machine (started by the others)
+    #[command(hide = true)]
+    Vmm,
+}
+
+/// Name of an instance.
+#[derive(Args, Debug)]
+pub struct NameArg {
+    /// The instance
+    pub name: String,
+}
+
+/// What a machine is made of.
+#[derive(Args, Debug)]
+pub struct MachineArgs {
+    /// Number of processors
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub cpus: u32,
+    /// Memory, such as 512M or 2G
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
+    pub memory: u64,
+    /// Network: `user` (needs no rights), `tap=NAME`, or `none`
+    #[arg(long, value_name = "NET", default_value = "user", value_parser = parse_net)]
+    pub net: Net,
+    /// Pass connections to a port of this host on to the machine: [tcp:|udp:][ADDRESS:]HOST_PORT:GUEST_PORT
+    #[arg(long, value_name = "H:G")]
+    pub forward: Vec<String>,
+}
+
+/// Where the console goes and who waits.
+#[derive(Args, Debug)]
+pub struct FrontArgs {
+    /// Return as soon as the machine runs, and leave it running
+    #[arg(long)]
+    pub detach: bool,
+    /// Console: `stdio`, `file=PATH`, `socket=PATH` or `none`
+    #[arg(long, value_name = "WHERE", value_parser = parse_console)]
+    pub console: Option<Console>,
+}
+
+/// `strata run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Image: debian:13, debian:forky, debian:sid, busybox, or one that was imported; pulled if it is not here
+    pub image: Option<String>,
+    /// Kernel (Image or ELF) instead of the image's; with --firmware, what the firmware starts
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Text to append to the kernel command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// M-mode firmware (raw or ELF) instead of Strata's own; the image then gives only its disk
+    #[arg(long, value_name = "FILE")]
+    pub firmware: Option<PathBuf>,
+    /// A disk file (raw or qcow2); may be repeated. FILE,ro opens it read-only
+    #[arg(long, value_name = "FILE")]
+    pub disk: Vec<PathBuf>,
+    /// Keep the machine as an instance of this name
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub machine: MachineArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub front: FrontArgs,
+}
+
+/// `strata start`.
+#[derive(Args, Debug)]
+pub struct StartArgs {
+    /// The instance
+    pub name: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub front: FrontArgs,
+}
+
+/// `strata ps`.
+#[derive(Args, Debug)]
+pub struct PsArgs {
+    /// Kept instances that do not run, too
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `strata stop`.
+#[derive(Args, Debug)]
+pub struct StopArgs {
+    /// The instance
+    pub name: String,
+    /// Kill its process at once
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `strata delete`.
+#[derive(Args, Debug)]
+pub struct DeleteArgs {
+    /// The instances
+    #[arg(required = true)]
+    pub names: Vec<String>,
+}
+
+/// `strata image …`.
+#[derive(Subcommand, Debug)]
+pub enum ImageCommand {
+    /// Make an image from Debian's own packages
+    Pull(PullArgs),
+    /// List images
+    List,
+    /// Tell all about an image
+    Show(NameArg),
+    /// Remove images
+    Remove {
+        /// The images
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Make an image from a disk file (raw or qcow2)
+    Import(ImportArgs),
+    /// Bring an image's kernel, modules and initramfs up to date
+    UpdateKernel(PullArgs),
+}
+
+/// Where images come from.
+#[derive(Args, Debug)]
+pub struct PullArgs {
+    /// debian:13, debian:forky, debian:sid or busybox
+    pub image: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub source: SourceArgs,
+}
+
+/// Options of a pull.
+#[derive(Args, Debug, Default)]
+pub struct SourceArgs {
+    /// Debian archive to use instead of the one that this host's apt is configured with
+    #[arg(long, value_name = "URL")]
+    pub mirror: Option<String>,
+    /// Keys to trust instead of Debian's
+    #[arg(long, value_name = "FILE")]
+    pub keyring: Option<PathBuf>,
+    /// Accept a release that is past its Valid-Until date
+    #[arg(long)]
+    pub allow_expired: bool,
+    /// File with a password for root (root logs in without one on the serial console otherwise)
+    #[arg(long, value_name = "FILE")]
+    pub root_password_file: Option<PathBuf>,
+    /// Public key to let root in by ssh with; installs an ssh server
+    #[arg(long, value_name = "FILE")]
+    pub ssh_key: Option<PathBuf>,
+}
+
+/// `strata image import`.
+#[derive(Args, Debug)]
+pub struct ImportArgs {
+    /// Disk file
+    pub file: PathBuf,
+    /// Name of the new image; the file's name otherwise
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Kernel to boot it with; without one it boots by a --firmware only
+    #[arg(long, value_name = "FILE")]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk for that kernel
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub append: Option<String>,
+}
+
+/// Network of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Net {
+    /// User-mode networking.
+    User,
+    /// A TAP interface.
+    Tap(String),
+    /// None.
+    None,
+}
+
+/// Console of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// This terminal, or standard input and output.
+    Stdio,
+    /// A file.
+    File(PathBuf),
+    /// A Unix socket.
+    Socket(PathBuf),
+    /// Nowhere (attach with `strata console`).
+    None,
+}
+
+/// A size in bytes with an optional suffix K, M, G or T (powers of 1024; B and iB may follow).
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let lower = text.trim().to_ascii_lowercase();
+    let number = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let suffix = lower.get(number.len()..).unwrap_or("");
+    let shift = match suffix.trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err("a size is a number with K, M, G or T, such as 512M or 2G".into()),
+    };
+    let n: u64 =
+        number.trim().parse().map_err(|_| "a size is a whole number with K, M, G or T, such as 2G")?;
+    n.checked_mul(1 << shift).ok_or_else(|| "that is more than can be counted".into())
+}
+
+fn parse_net(text: &str) -> Result<Net, String> {
+    match text.split_once('=') {
+        None if text == "user" => Ok(Net::User),
+        None if text == "none" => Ok(Net::None),
+        Some(("tap", name)) if !name.is_empty() => Ok(Net::Tap(name.into())),
+        _ => Err("a network is `user`, `tap=NAME` or `none`".into()),
+    }
+}
+
+fn parse_console(text: &str) -> Result<Console, String> {
+    match text.split_once('=') {
+        None if text == "stdio" => Ok(Console::Stdio),
+        None if text == "none" => Ok(Console::None),
+        Some(("file", path)) if !path.is_empty() => Ok(Console::File(path.into())),
+        Some(("socket", path)) if !path.is_empty() => Ok(Console::Socket(path.into())),
+        _ => Err("a console is `stdio`, `file=PATH`, `socket=PATH` or `none`".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, n) in
+            [("512M", 512 << 20), ("2G", 2 << 30), ("2GiB", 2 << 30), ("4096", 4096), ("1k", 1024)]
+        {
+            assert_eq!(parse_size(text), Ok(n), "{text}");
+        }
+        for text in ["", "G", "1.5G", "-1", "99999999999T", "5X", "1 2"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+}
