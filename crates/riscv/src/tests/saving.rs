@@ -75,3 +75,29 @@ fn states_that_no_guest_could_reach_are_refused() {
     }
     assert!(hart.check(&good).is_ok());
 }
+
+/// Where what earlier builds wrote is kept. A new version of the record gets files of its own beside these.
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/golden");
+
+/// Set to write the golden files of the current version instead of comparing with them.
+const BLESS: &str = "STRATA_BLESS";
+
+#[test]
+fn the_saved_form_is_the_committed_one() {
+    use strata_state::Record;
+    let mut m = machine();
+    assert!(matches!(m.hart.run(), Stop::FirmwareCall(_)));
+    m.core().f[3] = 0x4009_21fb_5444_2d18;
+    let (bytes, schema) = (m.hart.save(), crate::HartState::schema_text());
+    let (state_file, schema_file) = (format!("{GOLDEN}/hart-v1.bin"), format!("{GOLDEN}/hart-v1.schema"));
+    if std::env::var_os(BLESS).is_some() {
+        std::fs::write(&state_file, &bytes).unwrap();
+        std::fs::write(&schema_file, &schema).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(schema_file).unwrap(), schema);
+    let golden = std::fs::read(state_file).unwrap();
+    assert!(golden == bytes, "a hart is saved otherwise than before: make a new version of the record");
+    let mut other = Machine::kernel(&[]).hart;
+    other.load(&golden).unwrap();
+    assert_eq!(other.state(), m.hart.state());
+}
