@@ -1,1 +1,48 @@
-//! strata-vmm
+//! One process a machine: how it is started, talked to, found, and what is kept of it.
+//!
+//! ```text
+//!  strata run ──launch──► VMM process ─────────────────────────────────────────────┐
+//!      │                   child     its life, from spec to exit code              │
+//!      │                   assemble  opens paths, builds the machine               │
+//!      ├──control socket──► server    clients, requests, events                    │
+//!      └──console stream──► console   hub between the serial line and its readers  │
+//!                          └───────────────────────────────────────────────────────┘
+//!  runtime     running machines: names, locks, sockets        instances   what is kept between runs
+//!  spec        what to run, checked                           exit        how it ended, exit codes
+//!  protocol, wire, client                                     doctor      what the host offers
+//! ```
+//! Invariants: only this crate and the binary open paths on a user's behalf; a machine's process depends on nobody
+//! after it has started (unless it runs in the foreground, on purpose); every running machine has a name, held by a
+//! lock, and a control socket; an error has a kind, which is its exit code, and one paragraph for a person.
+//! Deliberately not here: the command line, terminals, pulling images.
+
+#![deny(unsafe_code)]
+
+mod assemble;
+mod child;
+pub mod client;
+pub mod console;
+pub mod control;
+mod convert;
+pub mod doctor;
+pub mod exit;
+#[doc(hidden)]
+pub mod fuzz;
+pub mod instances;
+pub mod launch;
+pub mod name;
+pub mod protocol;
+pub mod runtime;
+mod seal;
+pub mod server;
+pub mod spec;
+pub mod wire;
+
+pub use child::{child_main, run_child};
+pub use client::Client;
+pub use exit::{Error, ExitReport, Kind, Outcome, Result};
+pub use instances::{Instance, InstanceRecord, NewInstance, Store, home};
+pub use launch::{Launched, Launcher, launch};
+pub use protocol::Status;
+pub use runtime::{RunningEntry, Runtime};
+pub use spec::{ConsoleSpec, DiskFormat, DiskSpec, NetSpec, VmmSpec};

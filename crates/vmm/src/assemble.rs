@@ -1,0 +1,315 @@
+//! From a spec to a machine: opens everything that the spec names, and puts `strata_machine` behind our traits.
+//!
+//! Order: what costs nothing and fails often first (files, disks, ports), memory and threads last; whatever was
+//! opened is closed again when a later step fails. Disks are shared with the machine behind a lock, so that they can
+//! be flushed, and the outcome told, when the machine has let go of them.
+
+use crate::console::stream_pair;
+use crate::control::{Assembled, MachineControl};
+use crate::convert::paragraph;
+use crate::exit::{Error, Kind, Outcome, Result};
+use crate::name::random;
+use crate::spec::{DiskSpec, NetSpec, VmmSpec};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::fcntl_dupfd_cloexec;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use strata_block::{Chain, Disk, OpenDisk, OpenOptions};
+use strata_engine::Entropy;
+use strata_machine::loader::{LoadError, Placement, Source};
+use strata_machine::{BuildError, ConsoleFds, Exit, Machine, MachineSpec, Nic, Refused, Resources};
+use strata_net::{Forward, NetBackend, UserConfig, UserNet, bind_forward, open_tap};
+
+/// Opens all that `spec` names and builds the machine.
+pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
+    let placement = Placement {
+        firmware: source(spec.firmware.as_deref(), "firmware")?,
+        kernel: source(spec.kernel.as_deref(), "kernel")?,
+        initrd: source(spec.initrd.as_deref(), "initrd")?,
+    };
+    let mut notes = Vec::new();
+    let mut disks = Vec::new();
+    for d in &spec.disks {
+        let disk = open_disk(d, &spec.name)?;
+        notes.extend(disk.notes());
+        disks.push(SharedDisk {
+            size: disk.size(),
+            read_only: disk.read_only(),
+            disk: Arc::new(Mutex::new(disk)),
+        });
+    }
+    let nics: Vec<Nic> =
+        backend(&spec.net)?.into_iter().map(|backend| Nic { backend, mac: spec.mac }).collect();
+    let (ours, theirs) = stream_pair()?;
+    let input = fcntl_dupfd_cloexec(&theirs, 3).map_err(|e| Error::io("set up the console", e))?;
+    let machine_spec = MachineSpec {
+        harts: spec.cpus,
+        memory: spec.memory,
+        cmdline: spec.cmdline.clone(),
+        slots: MachineSpec::usual_slots(disks.len(), nics.len()),
+    };
+    let resources = Resources {
+        placement,
+        console: ConsoleFds { input, output: theirs },
+        disks: disks.iter().map(|d| Box::new(d.clone()) as Box<dyn Disk>).collect(),
+        nics,
+        entropy: Box::new(HostEntropy),
+        boot_entropy: Box::new(HostEntropy),
+    };
+    let machine = strata_machine::build(&machine_spec, resources)?;
+    let paths: Vec<_> = spec.disks.iter().map(|d| d.path.clone()).collect();
+    let flush = move || paths.iter().zip(disks).filter_map(|(path, disk)| close(path, disk)).collect();
+    Ok(Assembled {
+        machine: Box::new(Real(RwLock::new(Some(machine)))),
+        console: ours,
+        flush: Box::new(flush),
+        notes,
+    })
+}
+
+/// Opens a file to load from: a regular file only, since it is read again at every reset.
+fn source(path: Option<&Path>, what: &str) -> Result<Option<Source>> {
+    let Some(path) = path else { return Ok(None) };
+    let name = path.display().to_string();
+    // A FIFO under that name must not hang us.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let opened = File::options().read(true).custom_flags(flags).open(path);
+    let file = opened.map_err(|e| Error::io(format_args!("open the {what} {name}"), e))?;
+    let stat = rustix::fs::fstat(&file).map_err(|e| Error::io(format_args!("look at {name}"), e))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let m = format!("The {what} {name} is not a regular file: copy what it should be to one.");
+        return Err(Error::new(Kind::BadInput, m));
+    }
+    if stat.st_size == 0 {
+        return Err(Error::new(
+            Kind::BadInput,
+            format!("The {what} {name} is empty: fetch or build it again."),
+        ));
+    }
+    Ok(Some(Source { file, name }))
+}
+
+fn open_disk(d: &DiskSpec, instance: &str) -> Result<OpenDisk> {
+    let options = OpenOptions {
+        format: d.format.map(Into::into),
+        read_only: d.read_only,
+        chain: match &d.base {
+            Some((path, format)) => Chain::Given(vec![(path.clone(), (*format).into())]),
+            None => Chain::SameDirectory,
+        },
+        ..OpenOptions::new(&d.path, instance)
+    };
+    Ok(strata_block::open::open(options)?)
+}
+
+fn backend(net: &NetSpec) -> Result<Option<Box<dyn NetBackend>>> {
+    match net {
+        NetSpec::None => Ok(None),
+        NetSpec::Tap { name } => Ok(Some(Box::new(open_tap(name)?))),
+        NetSpec::User { forwards } => {
+            let mut open = Vec::new();
+            for text in forwards {
+                let forward: Forward =
+                    text.parse().map_err(|e| Error::new(Kind::Config, paragraph(&format!("{e}"))))?;
+                open.push(bind_forward(forward)?);
+            }
+            let seed = u64::from_le_bytes(random::<8>()?);
+            let config = UserConfig { forwards: open, seed, ..UserConfig::default() };
+            Ok(Some(Box::new(UserNet::new(config)?)))
+        }
+    }
+}
+
+/// Randomness from the host's kernel.
+struct HostEntropy;
+
+impl Entropy for HostEntropy {
+    fn fill(&mut self, buf: &mut [u8]) {
+        for chunk in buf.chunks_mut(32) {
+            // The kernel's generator, once seeded, does not fail; a host without one refused us at the start.
+            let bytes = random::<32>().unwrap_or_default();
+            chunk.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        }
+    }
+}
+
+/// A disk that the machine has and that we flush at the end.
+#[derive(Clone)]
+struct SharedDisk {
+    size: u64,
+    read_only: bool,
+    disk: Arc<Mutex<OpenDisk>>,
+}
+
+impl SharedDisk {
+    fn with<R>(&self, f: impl FnOnce(&mut OpenDisk) -> R) -> R {
+        f(&mut self.disk.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+type Slices<'a> = [vm_memory::VolatileSlice<'a>];
+
+impl Disk for SharedDisk {
+    fn size(&self) -> u64 {
+        self.size
+    }
+    fn read_only(&self) -> bool {
+        self.read_only
+    }
+    fn read(&mut self, offset: u64, bufs: &Slices<'_>) -> std::io::Result<()> {
+        self.with(|d| d.read(offset, bufs))
+    }
+    fn write(&mut self, offset: u64, bufs: &Slices<'_>) -> std::io::Result<()> {
+        self.with(|d| d.write(offset, bufs))
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.with(Disk::flush)
+    }
+    fn discard(&mut self, offset: u64, len: u64) -> std::io::Result<()> {
+        self.with(|d| d.discard(offset, len))
+    }
+    fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool) -> std::io::Result<()> {
+        self.with(|d| d.write_zeroes(offset, len, unmap))
+    }
+    fn abandon(&mut self) {
+        self.with(Disk::abandon);
+    }
+}
+
+/// Makes a disk durable and closes it; a sentence if that failed.
+fn close(path: &Path, mut disk: SharedDisk) -> Option<String> {
+    if disk.read_only {
+        return None;
+    }
+    let e = disk.flush().err()?;
+    let shown = path.display();
+    Some(format!("What was last written to disk {shown} could not be made durable and may be lost: {e}."))
+}
+
+/// The machine, until it is released.
+struct Real(RwLock<Option<Machine>>);
+
+impl Real {
+    fn with<R>(&self, gone: R, f: impl FnOnce(&Machine) -> R) -> R {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(gone, f)
+    }
+
+    fn ask(
+        &self,
+        f: impl FnOnce(&Machine) -> std::result::Result<(), Refused>,
+    ) -> std::result::Result<(), String> {
+        let gone = Err(Refused { phase: "ended", request: "do that" });
+        self.with(gone, f).map_err(|e| paragraph(&e.to_string()))
+    }
+}
+
+impl MachineControl for Real {
+    fn start(&self) -> std::result::Result<(), String> {
+        self.ask(Machine::start)
+    }
+    fn pause(&self) -> std::result::Result<(), String> {
+        self.ask(|m| m.pause().map(|_| ()))
+    }
+    fn unpause(&self) -> std::result::Result<(), String> {
+        self.ask(Machine::unpause)
+    }
+    fn reset(&self) -> std::result::Result<(), String> {
+        self.ask(Machine::reset)
+    }
+    fn stop(&self) {
+        self.with((), |m| {
+            m.stop();
+        });
+    }
+    fn phase(&self) -> &'static str {
+        self.with("ended", |m| m.phase().name())
+    }
+    fn wait(&self) -> Outcome {
+        match self.with(Exit::Stopped, Machine::wait) {
+            Exit::PowerOff(code) => Outcome::PowerOff { code },
+            Exit::Stopped => Outcome::Stopped { by: String::new() },
+            Exit::Stuck(why) => Outcome::Stuck { why },
+        }
+    }
+    fn release(&self) {
+        // Dropping it joins its threads, and so closes its end of the console after the last output.
+        drop(self.0.write().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl From<BuildError> for Error {
+    fn from(e: BuildError) -> Error {
+        let kind = match &e {
+            BuildError::Spec(_) => Kind::Config,
+            BuildError::Load(LoadError::Read { .. }) => Kind::Io,
+            BuildError::Load(LoadError::NotBootable { .. } | LoadError::CutShort { .. }) => Kind::BadInput,
+            BuildError::Load(LoadError::NoRoom { .. }) => Kind::Config,
+            BuildError::Memory(_) | BuildError::Device(_) | BuildError::Thread(_) => Kind::Host,
+            BuildError::Tree(_) | BuildError::Bus(_) => Kind::Internal,
+        };
+        Error::new(kind, paragraph(&e.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut VmmSpec)) -> Error {
+        let mut spec = VmmSpec { net: NetSpec::None, ..VmmSpec::new("a") };
+        change(&mut spec);
+        assemble(&spec).map(|_| ()).unwrap_err()
+    }
+
+    #[test]
+    fn files_that_cannot_be_started_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |n: &str| dir.path().join(n);
+        std::fs::write(path("empty"), b"").unwrap();
+        std::fs::write(path("text"), b"#!/bin/sh\n").unwrap();
+        let fifo = path("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, 0o600.into(), 0).unwrap();
+        for (name, kind) in [
+            ("absent", Kind::NotFound),
+            ("empty", Kind::BadInput),
+            ("text", Kind::BadInput),
+            ("fifo", Kind::BadInput),
+            (".", Kind::BadInput),
+        ] {
+            let e = refused(|s| s.kernel = Some(path(name)));
+            assert_eq!(e.kind, kind, "{e}");
+            assert!(e.message.contains(&path(name).display().to_string()), "{e}");
+        }
+    }
+
+    #[test]
+    fn a_disk_or_a_port_that_is_taken_is_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, kernel) = (dir.path().join("d"), dir.path().join("k"));
+        std::fs::write(&disk, vec![0; 4096]).unwrap();
+        std::fs::write(&kernel, b"x").unwrap();
+        let spec = DiskSpec {
+            path: disk.clone(),
+            read_only: false,
+            format: Some(crate::DiskFormat::Raw),
+            base: None,
+        };
+        let held = open_disk(&spec, "other").unwrap();
+        let e = refused(|s| {
+            s.kernel = Some(kernel.clone());
+            s.disks.push(spec.clone());
+        });
+        assert_eq!(e.kind, Kind::InUse, "{e}");
+        drop(held);
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let number = port.local_addr().unwrap().port();
+        let e = refused(|s| {
+            s.kernel = Some(kernel);
+            s.disks.push(spec);
+            s.net = NetSpec::User { forwards: vec![format!("{number}:22")] };
+        });
+        assert_eq!(e.kind, Kind::InUse, "{e}");
+    }
+}

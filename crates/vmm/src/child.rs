@@ -1,0 +1,264 @@
+//! The VMM process, from its first line to its exit code.
+//!
+//! ```text
+//!  greeted ─► launch request ─► name locked ─► assembled ─► socket bound ─► started ─► Ready
+//!                   │                │             │             │             │
+//!                   └────────────────┴─────────────┴─────────────┴─────────────┴──────► error, nothing left
+//!  Ready ─► machine ends ─► threads joined ─► console drained ─► disks flushed ─► socket, name, instance freed
+//!        ─► waiting clients told ─► exit code
+//! ```
+//! Invariants: whoever hears of the end finds name, disks, ports and instance free; of a VMM that was killed only
+//! remains what `runtime.rs` and `instances.rs` sweep. SIGTERM, SIGINT and SIGHUP stop the machine as `strata stop`
+//! does.
+
+use crate::console::{Hub, HubConfig};
+use crate::control::Assembled;
+use crate::exit::{Error, ExitReport, Kind, Outcome, Result};
+use crate::instances;
+use crate::protocol::{Message, PROTOCOL, Ready, Reply, method};
+use crate::runtime::{NameLock, Runtime};
+use crate::server::Server;
+use crate::spec::{ConsoleSpec, VmmSpec};
+use crate::wire::{Receiver, Sender, WireError, halves};
+use rustix::io::{fcntl_dupfd_cloexec, read};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with, sockopt,
+};
+use serde_json::json;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the launcher, or a console that must miss nothing, is waited for when the host stopped the machine. When
+/// the guest ends it, they have all the time they want.
+const LAST_OUTPUT: Duration = Duration::from_secs(5);
+
+/// The whole life of a VMM process; for the hidden subcommand, which must call it before it opens anything.
+#[must_use]
+pub fn child_main() -> ExitCode {
+    ExitCode::from(run_child(crate::assemble::assemble))
+}
+
+/// As [`child_main`], with another way to make a machine; gives the exit code. For tests.
+pub fn run_child(assemble: impl FnOnce(&VmmSpec) -> Result<Assembled>) -> u8 {
+    let (sender, mut receiver) = match take_stdin() {
+        Ok(socket) => halves(socket),
+        Err(e) => {
+            eprintln!("{e}");
+            return e.kind.code();
+        }
+    };
+    let (id, spec, lock) = match greet(&sender, &mut receiver) {
+        Ok(launch) => launch,
+        // A launcher that is gone, or talks nonsense, hears nothing from us.
+        Err(_) => return Kind::Protocol.code(),
+    };
+    let respond = |reply: Reply| sender.send(&Message::Response { id, reply, fds: 0 }, &[]);
+    match prepare(&spec, assemble) {
+        Err(e) => {
+            let code = e.kind.code();
+            // Whether it is heard or not, the code is the same.
+            let _ = respond(Reply::Error(e));
+            code
+        }
+        Ok(vmm) => {
+            let ready = Ready { name: spec.name.clone(), pid: std::process::id(), notes: vmm.notes.clone() };
+            // A launcher that is gone cannot know that the machine runs: then it does not.
+            let heard = respond(Reply::Ok(json!(ready))).is_ok();
+            vmm.live(&spec, sender, receiver, heard, lock)
+        }
+    }
+}
+
+/// Takes the launcher's connection from standard input.
+fn take_stdin() -> Result<OwnedFd> {
+    let not_for_people = || {
+        let m =
+            "This subcommand is how strata starts a machine's process; use `strata run` or `strata start`.";
+        Error::new(Kind::Usage, m)
+    };
+    let stdin = rustix::stdio::stdin();
+    if sockopt::socket_type(stdin) != Ok(SocketType::STREAM) {
+        return Err(not_for_people());
+    }
+    let socket = fcntl_dupfd_cloexec(stdin, 3).map_err(|_| not_for_people())?;
+    let null = File::open("/dev/null").map_err(|e| Error::io("open /dev/null", e))?;
+    rustix::stdio::dup2_stdin(&null).map_err(|e| Error::io("give standard input up", e))?;
+    Ok(socket)
+}
+
+fn greet(sender: &Sender, receiver: &mut Receiver) -> Result<(u64, VmmSpec, Option<OwnedFd>), WireError> {
+    sender.send(&Message::hello(), &[])?;
+    let (hello, _) = receiver.recv()?;
+    let (request, fds) = receiver.recv()?;
+    match (hello, request) {
+        (Message::Hello { protocol: PROTOCOL, .. }, Message::Request { id, method, params, .. })
+            if method == method::LAUNCH =>
+        {
+            Ok((id, serde_json::from_value(params)?, fds.into_iter().next()))
+        }
+        _ => Err(WireError::Closed),
+    }
+}
+
+/// A file of ours that goes when we do.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        // Somebody may have removed it already.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A machine that runs, with all that stands around it.
+struct Vmm {
+    server: Server,
+    hub: Arc<Hub>,
+    flush: Box<dyn FnOnce() -> Vec<String> + Send>,
+    name: NameLock,
+    console: Option<Removed>,
+    notes: Vec<String>,
+}
+
+/// From the spec to a started machine. On error everything made here is undone.
+fn prepare(spec: &VmmSpec, assemble: impl FnOnce(&VmmSpec) -> Result<Assembled>) -> Result<Vmm> {
+    spec.check()?;
+    // From here on nothing that we execute could gain privileges; we execute nothing.
+    let _ = rustix::thread::set_no_new_privs(true);
+    let signals = catch_signals()?;
+    let name = Runtime::open()?.lock(&spec.name)?;
+    if !spec.foreground {
+        let log = log_file(spec, &name)?;
+        rustix::stdio::dup2_stderr(&log).map_err(|e| Error::io("write the log", e))?;
+    }
+    let (config, console) = console(spec)?;
+    let Assembled { machine, console: stream, flush, notes } = assemble(spec)?;
+    let hub = Arc::new(Hub::start(stream, config)?);
+    let server = Server::start(name.bind()?, spec.clone(), Arc::from(machine), hub.clone())?;
+    let stop = server.stopper();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            while let Ok(1) | Err(rustix::io::Errno::INTR) = read(&signals, &mut [0; 1]) {
+                stop.stop("a termination signal");
+            }
+        })
+        .map_err(|e| Error::io("start the thread for signals", e))?;
+    server
+        .shared
+        .machine
+        .start()
+        .map_err(|e| Error::new(Kind::Internal, format!("The machine does not start: {e}.")))?;
+    Ok(Vmm { server, hub, flush, name, console, notes })
+}
+
+fn catch_signals() -> Result<UnixStream> {
+    let fail = |e| Error::io("watch for signals", e);
+    let (ours, theirs) = UnixStream::pair().map_err(fail)?;
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        let end = theirs.try_clone().map_err(fail)?;
+        signal_hook::low_level::pipe::register(signal, end).map_err(fail)?;
+    }
+    Ok(ours)
+}
+
+/// A kept instance's log stays in its folder, to be read after a bad end; another's goes with its name.
+fn log_file(spec: &VmmSpec, name: &NameLock) -> Result<OwnedFd> {
+    match spec.instance_dir.as_ref().filter(|_| !spec.ephemeral) {
+        Some(dir) => {
+            let path = dir.join("vmm.log");
+            let file =
+                File::create(&path).map_err(|e| Error::io(format_args!("make {}", path.display()), e))?;
+            Ok(file.into())
+        }
+        None => name.log(),
+    }
+}
+
+fn console(spec: &VmmSpec) -> Result<(HubConfig, Option<Removed>)> {
+    let mut config = HubConfig::default();
+    let mut made = None;
+    match &spec.console {
+        ConsoleSpec::Hub => {}
+        ConsoleSpec::Primary => config.primary = true,
+        ConsoleSpec::File { path } => {
+            let file = File::options().create(true).append(true).open(path);
+            config.file = Some(file.map_err(|e| Error::io(format_args!("open {}", path.display()), e))?);
+        }
+        ConsoleSpec::Socket { path } => {
+            let fail = |e| Error::io(format_args!("make the console socket {}", path.display()), e);
+            let address = SocketAddrUnix::new(path).map_err(|_| {
+                let m = format!(
+                    "The console socket's path {} is too long: the host's kernel takes 107 bytes.",
+                    path.display()
+                );
+                Error::new(Kind::Config, m)
+            })?;
+            let fd = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+                .map_err(fail)?;
+            // Bind refuses what stands there already, whatever it is.
+            bind(&fd, &address).map_err(fail)?;
+            made = Some(Removed(path.clone()));
+            listen(&fd, 4).map_err(fail)?;
+            config.listener = Some(fd);
+        }
+    }
+    Ok((config, made))
+}
+
+impl Vmm {
+    /// From the started machine to the exit code.
+    fn live(
+        self,
+        spec: &VmmSpec,
+        sender: Sender,
+        receiver: Receiver,
+        heard: bool,
+        lock: Option<OwnedFd>,
+    ) -> u8 {
+        let Vmm { mut server, hub, flush, name, console, notes: _ } = self;
+        if !heard {
+            server.stop("the end of the process that started it");
+        } else if spec.foreground {
+            if let Err(e) = server.serve_owner(sender, receiver) {
+                tracing::error!("{e}");
+                server.stop("a shortage of threads on the host");
+            }
+        } else {
+            drop((sender, receiver));
+        }
+        let machine = server.shared.machine.clone();
+        let outcome = match machine.wait() {
+            Outcome::Stopped { .. } => {
+                Outcome::Stopped { by: server.stopped_by().unwrap_or_else(|| "the host".into()) }
+            }
+            other => other,
+        };
+        machine.release();
+        let patience = matches!(outcome, Outcome::Stopped { .. }).then_some(LAST_OUTPUT);
+        hub.finish(patience);
+        let mut problems = flush();
+        // From here on no one new finds us, and what we held is free.
+        server.close();
+        drop((console, name));
+        if let Some(dir) = spec.instance_dir.as_ref().filter(|_| spec.ephemeral)
+            && let Err(e) = instances::remove_ended(dir)
+        {
+            problems.push(e.message);
+        }
+        drop(lock);
+        let report = ExitReport { outcome, problems };
+        if let Some(text) = report.message().filter(|_| !spec.foreground) {
+            eprintln!("{text}");
+        }
+        let code = report.code();
+        server.ended(report);
+        code
+    }
+}

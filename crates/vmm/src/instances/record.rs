@@ -1,0 +1,132 @@
+//! What is written down about an instance, and what is asked for when one is made.
+
+use crate::spec::{DiskFormat, DiskSpec, NetSpec};
+use crate::{Result, name};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The schema of [`InstanceRecord`] that this program writes.
+pub const SCHEMA: u32 = 1;
+
+/// What an instance is made of. Fields are only ever added, with a default; `schema` counts changes that an older
+/// program must not pass over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    /// Version of this record's form.
+    pub schema: u32,
+    /// The instance's name.
+    pub name: String,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// Removed when its run ends.
+    #[serde(default)]
+    pub ephemeral: bool,
+    /// Image that it was made from.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// vCPUs.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Kernel command line.
+    #[serde(default)]
+    pub cmdline: String,
+    /// M-mode firmware.
+    #[serde(default)]
+    pub firmware: Option<PathBuf>,
+    /// Kernel, or the firmware's payload.
+    #[serde(default)]
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk.
+    #[serde(default)]
+    pub initrd: Option<PathBuf>,
+    /// The read-only disk which its own layer is over: the image's.
+    #[serde(default)]
+    pub base: Option<(PathBuf, DiskFormat)>,
+    /// Further disks.
+    #[serde(default)]
+    pub disks: Vec<DiskSpec>,
+    /// Network.
+    pub net: NetSpec,
+    /// The card's Ethernet address.
+    pub mac: [u8; 6],
+}
+
+/// What a new instance is to be. All paths must be absolute: they are used again from other folders.
+#[derive(Clone, Debug)]
+pub struct NewInstance {
+    /// Its name; made up where absent.
+    pub name: Option<String>,
+    /// Removed when its run ends.
+    pub ephemeral: bool,
+    /// Image that it is made from.
+    pub image: Option<String>,
+    /// The image's disk: it gets a writable layer of its own over it.
+    pub base: Option<(PathBuf, DiskFormat)>,
+    /// Size of its disk in bytes, if larger than the image's.
+    pub disk_size: Option<u64>,
+    /// vCPUs.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Kernel command line.
+    pub cmdline: String,
+    /// M-mode firmware.
+    pub firmware: Option<PathBuf>,
+    /// Kernel, or the firmware's payload.
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Further disks.
+    pub disks: Vec<DiskSpec>,
+    /// Network.
+    pub net: NetSpec,
+}
+
+impl InstanceRecord {
+    /// The record of a new instance under the name it was given: adds the time, and an Ethernet address.
+    pub(super) fn new(name: &str, new: NewInstance) -> Result<InstanceRecord> {
+        let salt = u64::from_le_bytes(name::random::<8>()?);
+        Ok(InstanceRecord {
+            schema: SCHEMA,
+            name: name.to_owned(),
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            ephemeral: new.ephemeral,
+            image: new.image,
+            cpus: new.cpus,
+            memory: new.memory,
+            cmdline: new.cmdline,
+            firmware: new.firmware,
+            kernel: new.kernel,
+            initrd: new.initrd,
+            base: new.base,
+            disks: new.disks,
+            net: new.net,
+            mac: name::mac_for(name, salt),
+        })
+    }
+
+    /// Reads a record's JSON.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(bytes: &[u8]) -> std::result::Result<InstanceRecord, String> {
+        let record: InstanceRecord = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+        if record.schema > SCHEMA {
+            return Err(format!(
+                "it has schema {}, this program knows {SCHEMA}; use a newer strata",
+                record.schema
+            ));
+        }
+        Ok(record)
+    }
+
+    /// As JSON, with a final newline.
+    pub fn bytes(&self) -> Vec<u8> {
+        // Every key is a string and every path came from JSON or was checked: it cannot fail.
+        let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        text.push(b'\n');
+        text
+    }
+}

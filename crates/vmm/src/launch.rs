@@ -1,0 +1,148 @@
+//! Starting a VMM: a process of its own, from the same binary.
+//!
+//! ```text
+//!  launcher                                   VMM (same binary, hidden subcommand)
+//!  ────────                                   ───
+//!  fork, setsid, close-on-exec on all  ─────► exec; its standard input is the control connection
+//!  hello, launch(spec, [instance lock]) ────► opens, builds, binds its socket, starts the machine
+//!  Ready{pid} or an error with its kind ◄──── then serves this connection as its owner's (foreground),
+//!                                             or closes it (detached)
+//! ```
+//! The one connection is spec, report, lifeline and control at once: in the foreground its end stops the machine, so
+//! that no machine outlives the process that shows its console. A VMM leads a session of its own either way: what the
+//! terminal sends to its foreground group (an interrupt, a hang-up) reaches the launcher only.
+//!
+//! A detached VMM has `/dev/null` as standard input and output and its log file as standard error; no VMM inherits
+//! anything else.
+
+use crate::client::Client;
+use crate::exit::{Error, ExitReport, Kind, Result};
+use crate::protocol::{Ready, method};
+use crate::spec::VmmSpec;
+use serde_json::json;
+use std::ffi::OsString;
+use std::os::fd::BorrowedFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// The hidden subcommand; the binary then calls [`child_main`](crate::child_main) at once.
+pub const SUBCOMMAND: &str = "vmm";
+
+/// How VMM processes are started.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    /// The program; by default our own.
+    pub program: PathBuf,
+    /// Its arguments; by default [`SUBCOMMAND`].
+    pub args: Vec<OsString>,
+    /// Added to its environment.
+    pub env: Vec<(OsString, OsString)>,
+}
+
+impl Default for Launcher {
+    fn default() -> Self {
+        // The link leads to the running program even if its file has been replaced.
+        Launcher { program: "/proc/self/exe".into(), args: vec![SUBCOMMAND.into()], env: Vec::new() }
+    }
+}
+
+/// A VMM that runs its machine.
+#[derive(Debug)]
+pub struct Launched {
+    /// The owner's connection. In the foreground: dropping it stops the machine.
+    pub client: Client,
+    /// The machine's name.
+    pub name: String,
+    /// The VMM's process.
+    pub pid: u32,
+    /// What a person should know, a sentence each.
+    pub notes: Vec<String>,
+    child: Child,
+}
+
+/// Starts a VMM from our own binary and waits until its machine runs. `lock` is the instance's.
+///
+/// # Errors
+/// The VMM's own error, with its kind and paragraph; `Died` if it ended without one. Nothing is left behind but the
+/// instance, which is the caller's.
+pub fn launch(spec: &VmmSpec, lock: Option<BorrowedFd<'_>>) -> Result<Launched> {
+    Launcher::default().launch(spec, lock)
+}
+
+impl Launcher {
+    /// As [`launch`], with this program.
+    ///
+    /// # Errors
+    /// As [`launch`].
+    pub fn launch(&self, spec: &VmmSpec, lock: Option<BorrowedFd<'_>>) -> Result<Launched> {
+        spec.check()?;
+        let (ours, theirs) = crate::console::stream_pair()?;
+        let mut command = Command::new(&self.program);
+        command.arg0("strata").args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
+        // A folder that is to be removed or unmounted must not be held by a machine; all paths in a spec that is
+        // kept are absolute, and those of a foreground run are resolved where the caller stands.
+        command.stdin(Stdio::from(theirs)).stdout(Stdio::null());
+        command.stderr(if spec.foreground { Stdio::inherit() } else { Stdio::null() });
+        crate::seal::apart(&mut command);
+        let spawned = command.spawn().map_err(|e| Error::io("start a process for the machine", e));
+        // With the command goes our copy of the child's end: it must be the only one, or its death is not seen.
+        drop(command);
+        let mut child = spawned?;
+        match talk(ours, spec, lock) {
+            Ok((client, ready)) => {
+                Ok(Launched { client, name: ready.name, pid: ready.pid, notes: ready.notes, child })
+            }
+            Err(e) => {
+                let status = child.wait().ok();
+                Err(if e.kind == Kind::Died { died(&spec.name, status) } else { e })
+            }
+        }
+    }
+}
+
+fn talk(
+    socket: std::os::fd::OwnedFd,
+    spec: &VmmSpec,
+    lock: Option<BorrowedFd<'_>>,
+) -> Result<(Client, Ready)> {
+    let mut client = Client::over(socket, &spec.name)?;
+    let fds: Vec<BorrowedFd<'_>> = lock.into_iter().collect();
+    let (value, _) = client.call(method::LAUNCH, json!(spec), &fds)?;
+    let ready = serde_json::from_value(value).map_err(|e| {
+        Error::new(Kind::Protocol, format!("The new machine's process gave a wrong answer: {e}."))
+    })?;
+    Ok((client, ready))
+}
+
+fn died(name: &str, status: Option<ExitStatus>) -> Error {
+    let how = match status {
+        Some(s) if s.signal().is_some() => format!("was killed by signal {}", s.signal().unwrap_or_default()),
+        Some(s) => format!("ended with code {} without a last word", s.code().unwrap_or_default()),
+        None => "is gone".to_owned(),
+    };
+    let m = format!("The process of machine {name} {how}; if the host was short of memory, `dmesg` says so.");
+    Error::new(Kind::Died, m)
+}
+
+impl Launched {
+    /// Waits until the machine has ended and its process is gone.
+    ///
+    /// # Errors
+    /// `Died` if the process was killed.
+    pub fn wait(&mut self) -> Result<ExitReport> {
+        let report = self.client.wait();
+        if report.as_ref().is_err_and(|e| e.kind == Kind::Cancelled) {
+            return report;
+        }
+        // It ends once we have let go of the connection, or by itself shortly after its report.
+        let status = self.child.wait().ok();
+        match report {
+            Err(e) if e.kind == Kind::Died => Err(died(&self.name, status)),
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

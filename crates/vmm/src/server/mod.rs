@@ -1,0 +1,309 @@
+//! The control server: accepts clients and serves each on a thread of its own.
+//!
+//! ```text
+//!   socket ──► accept thread ──► connection thread (reads, answers what is quick)
+//!                                   └──► job threads (pause, stop, wait, ...: answer when done, can be cancelled)
+//! ```
+//! Nothing here owns the machine: the VMM's main thread waits for its end, cleans up, and then calls
+//! [`Server::ended`]; only then are those answered who wait, so that what the machine held is free when they hear of
+//! its end. Bounds: [`MAX_CONNECTIONS`], [`MAX_JOBS`] a connection, frames as in `wire.rs`; a client that does not
+//! read for [`SEND_LIMIT`] is disconnected.
+
+mod connection;
+
+use crate::console::Hub;
+use crate::control::MachineControl;
+use crate::exit::{Error, ExitReport, Kind, Result};
+use crate::protocol::{Message, Status, event};
+use crate::spec::VmmSpec;
+use crate::wire::{Receiver, Sender, halves};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{SocketFlags, accept_with};
+use serde_json::{Value, json};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub(crate) use connection::Connection;
+
+/// Most clients at a time.
+pub const MAX_CONNECTIONS: usize = 64;
+/// Most requests under way on one connection.
+pub const MAX_JOBS: usize = 16;
+/// How long a client may leave its socket full.
+pub const SEND_LIMIT: Duration = Duration::from_secs(10);
+/// How long the last answers may take once the machine has ended.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// How long an owner that has not asked yet is waited for: a guest may end before its owner's first request.
+const OWNER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What all connections share.
+pub(crate) struct Shared {
+    spec: VmmSpec,
+    pub(crate) machine: Arc<dyn MachineControl>,
+    pub(crate) hub: Arc<Hub>,
+    begun: Instant,
+    since: u64,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Progress {
+    ended: Option<ExitReport>,
+    stopped_by: Option<String>,
+    connections: Vec<(u64, Sender)>,
+    subscribers: Vec<(u64, Sender)>,
+    next: u64,
+    /// Requests under way on all connections.
+    jobs: usize,
+    /// An owner is there, and has not been told of the end.
+    owner_untold: bool,
+}
+
+/// A running server.
+pub struct Server {
+    pub(crate) shared: Arc<Shared>,
+    bell: Arc<OwnedFd>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+/// Stops a server's machine.
+pub struct Stopper(Arc<Shared>);
+
+impl Stopper {
+    /// Stops the machine; returns when it has ended.
+    pub fn stop(&self, by: &str) {
+        self.0.stop(by);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    /// Asks for the machine's end; the first reason is the one reported.
+    pub(crate) fn stop(&self, by: &str) {
+        self.lock().stopped_by.get_or_insert_with(|| by.to_owned());
+        self.machine.stop();
+    }
+
+    /// Waits until the machine has ended, or `cancelled`.
+    fn wait(&self, cancelled: &AtomicBool) -> Result<ExitReport> {
+        let mut p = self.lock();
+        loop {
+            if let Some(report) = &p.ended {
+                return Ok(report.clone());
+            }
+            if cancelled.load(Ordering::Acquire) {
+                return Err(Error::new(Kind::Cancelled, "The request was cancelled; the machine goes on."));
+            }
+            p = self.changed.wait(p).unwrap_or_else(|e| e.into_inner());
+        }
+    }
+
+    /// Wakes those who wait, to look whether they have been cancelled.
+    fn wake(&self) {
+        // Taken and released, so that nobody is between looking and waiting.
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            name: self.spec.name.clone(),
+            phase: self.machine.phase().to_owned(),
+            cpus: self.spec.cpus,
+            memory: self.spec.memory,
+            image: self.spec.image.clone(),
+            pid: std::process::id(),
+            since: self.since,
+            uptime: self.begun.elapsed().as_secs(),
+            net: self.spec.net.clone(),
+            console: self.spec.console.clone(),
+            console_clients: self.hub.clients(),
+            foreground: self.spec.foreground,
+            ephemeral: self.spec.ephemeral,
+            exit: self.lock().ended.clone(),
+        }
+    }
+
+    fn publish(&self, name: &str, data: Value) {
+        let to: Vec<(u64, Sender)> = self.lock().subscribers.clone();
+        for (id, sender) in to {
+            let message = Message::Event { event: name.to_owned(), data: data.clone() };
+            if sender.send(&message, &[]).is_err() {
+                // Too slow, or gone: its connection ends, and with it what it had asked for.
+                sender.shutdown();
+                self.lock().subscribers.retain(|(i, _)| *i != id);
+            }
+        }
+    }
+
+    fn publish_phase(&self) {
+        self.publish(event::PHASE, json!({ "phase": self.machine.phase() }));
+    }
+
+    fn enter(&self, sender: &Sender) -> Option<u64> {
+        let mut p = self.lock();
+        if p.connections.len() >= MAX_CONNECTIONS {
+            return None;
+        }
+        p.next = p.next.wrapping_add(1);
+        let id = p.next;
+        p.connections.push((id, sender.clone()));
+        Some(id)
+    }
+
+    fn job_done(&self, owner_told: bool) {
+        let mut p = self.lock();
+        p.jobs = p.jobs.saturating_sub(1);
+        p.owner_untold &= !owner_told;
+        drop(p);
+        self.changed.notify_all();
+    }
+
+    fn leave(&self, id: u64, owner: bool) {
+        let mut p = self.lock();
+        p.connections.retain(|(i, _)| *i != id);
+        p.subscribers.retain(|(i, _)| *i != id);
+        p.owner_untold &= !owner;
+        drop(p);
+        self.changed.notify_all();
+    }
+}
+
+impl Server {
+    /// Starts serving on a bound socket.
+    ///
+    /// # Errors
+    /// The host gives no thread or descriptor.
+    pub fn start(
+        listener: OwnedFd,
+        spec: VmmSpec,
+        machine: Arc<dyn MachineControl>,
+        hub: Arc<Hub>,
+    ) -> Result<Server> {
+        let shared = Arc::new(Shared {
+            spec,
+            machine,
+            hub,
+            begun: Instant::now(),
+            since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            progress: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let bell = Arc::new(bell.map_err(|e| Error::io("make an event descriptor", e))?);
+        let (for_thread, ring) = (shared.clone(), bell.clone());
+        let accepting = std::thread::Builder::new()
+            .name("control".into())
+            .spawn(move || accept(&listener, &ring, &for_thread))
+            .map_err(|e| Error::io("start the control thread", e))?;
+        Ok(Server { shared, bell, accepting: Some(accepting) })
+    }
+
+    /// Serves the client that launched the machine, which has been greeted. The end of its connection stops the
+    /// machine.
+    ///
+    /// # Errors
+    /// The host gives no thread.
+    pub fn serve_owner(&self, sender: Sender, receiver: Receiver) -> Result<()> {
+        self.shared.lock().owner_untold = true;
+        serve(sender, receiver, &self.shared, true)
+    }
+
+    /// Stops the machine; returns when it has ended.
+    pub fn stop(&self, by: &str) {
+        self.shared.stop(by);
+    }
+
+    /// A handle that stops the machine from another thread.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.shared.clone())
+    }
+
+    /// By whom it was stopped, if it was.
+    pub fn stopped_by(&self) -> Option<String> {
+        self.shared.lock().stopped_by.clone()
+    }
+
+    /// Accepts no more clients, and gives the socket up.
+    pub fn close(&mut self) {
+        // A full counter means that it is awake already.
+        let _ = rustix::io::write(&self.bell, &1u64.to_ne_bytes());
+        if let Some(t) = self.accepting.take() {
+            // A panic there has been reported, and has closed the socket.
+            let _ = t.join();
+        }
+    }
+
+    /// Tells everybody how the machine ended, and ends all connections once they have been answered.
+    pub fn ended(mut self, report: ExitReport) {
+        self.close();
+        self.shared.lock().ended = Some(report.clone());
+        self.shared.publish(event::ENDED, json!(report));
+        self.shared.changed.notify_all();
+        let now = Instant::now();
+        let mut p = self.shared.lock();
+        while p.jobs > 0 || p.owner_untold {
+            let patience = if p.owner_untold { OWNER_PATIENCE } else { LAST_ANSWERS };
+            let Some(left) = patience.checked_sub(now.elapsed()) else { break };
+            p = self.shared.changed.wait_timeout(p, left).map_or_else(|e| e.into_inner().0, |(p, _)| p);
+        }
+        for (_, sender) in p.connections.drain(..) {
+            sender.shutdown();
+        }
+    }
+}
+
+fn accept(listener: &OwnedFd, bell: &OwnedFd, shared: &Arc<Shared>) {
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(bell.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN),
+        ];
+        // An interrupted wait is an early one.
+        let _ = poll(&mut fds, None);
+        if !fds[0].revents().is_empty() {
+            return;
+        }
+        if fds[1].revents().is_empty() {
+            continue;
+        }
+        let served = accept_with(listener, SocketFlags::CLOEXEC)
+            .map_err(|e| Error::io("accept a control client", e))
+            .and_then(|fd| {
+                let (sender, receiver) = halves(fd);
+                serve(sender, receiver, shared, false)
+            });
+        if let Err(e) = served {
+            tracing::warn!("{e}");
+            // Out of descriptors or threads: the client is still waiting, so do not spin.
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn serve(sender: Sender, receiver: Receiver, shared: &Arc<Shared>, owner: bool) -> Result<()> {
+    let limited = set_socket_timeout(&receiver, Timeout::Send, Some(SEND_LIMIT));
+    limited.map_err(|e| Error::io("set a time limit for a client", e))?;
+    let Some(id) = shared.enter(&sender) else {
+        // Over the limit: closed without a word, as a full backlog would be.
+        return Ok(());
+    };
+    let connection = Connection::new(id, sender, shared.clone(), owner);
+    let spawned = std::thread::Builder::new().name("client".into()).spawn(move || connection.run(receiver));
+    if let Err(e) = spawned {
+        shared.leave(id, owner);
+        return Err(Error::io("start a client's thread", e));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
