@@ -224,16 +224,23 @@ fn registers_answer_during_a_request_and_a_reset_makes_it_stale() {
     d.add(0, &bufs);
     d.kick(0);
     // A guest that resets in the middle, and has set the queue up again before the disk answers.
-    let dev = d.dev.clone();
+    let (dev, features, rings) = (d.dev.clone(), d.features, [d.base(0), d.avail(0), d.used_ring(0)]);
+    let ram = d.ram.clone();
     *spy.during.lock().unwrap() = Some(Box::new(move || {
         let mut dev = dev.try_lock().expect("no lock is held during I/O");
         assert_eq!(dev.read(0x70, 4), 15);
         dev.write(0x70, 4, 0);
         assert_eq!(dev.read(0x70, 4), 0);
+        ram.load(rings[1], &[0; 4]).unwrap();
+        let halves = [(0x24, 0), (0x20, features), (0x24, 1), (0x20, features >> 32), (0x70, 11), (0x38, 16)];
+        let areas = [(0x80, rings[0]), (0x84, rings[0] >> 32), (0x90, rings[1]), (0x94, rings[1] >> 32)];
+        let rest = [(0xa0, rings[2]), (0xa4, rings[2] >> 32), (0x44, 1), (0x70, 15)];
+        halves.into_iter().chain(areas).chain(rest).for_each(|(reg, v)| dev.write(reg, 4, v));
+        assert_eq!((dev.read(0x70, 4), dev.read(0x44, 4)), (15, 1));
     }));
     d.turn();
     *spy.during.lock().unwrap() = None;
-    assert_eq!((d.used(0), d.r(0x60)), (None, 0), "the stale completion is dropped");
+    assert_eq!((d.r(0x70), d.used(0), d.r(0x60)), (15, None, 0), "the stale completion is dropped");
     let features = d.features;
     d.init(features, 16);
     assert_eq!(d.request(0, &bufs), 513);

@@ -82,6 +82,25 @@ fn a_chain_gives_its_buffers_in_order() {
 }
 
 #[test]
+fn what_the_device_may_write_is_marked_dirty_and_nothing_else() {
+    let ram = ram();
+    table(&ram, TABLE, &[(DATA, 4, NEXT, 1), (DATA + 0x1ffe, 4, WRITE, 0)]);
+    ram.load(AVAIL + 2, &[1, 0]).unwrap();
+    let pages = ram.regions()[0].pages();
+    let epoch = pages.begin_epoch();
+    let mut q = QueueState { desc: TABLE, avail: AVAIL, used: USED, ready: true, ..QueueState::new(NUM) };
+    assert!(matches!(q.pop(&ram, RingFeatures::default(), &mut Vec::new()), Ok(Popped::Chain(_))));
+    let dirty = |epoch| {
+        let all = (0..pages.pages()).filter(|p| pages.dirty_since(*p, epoch));
+        all.map(|p| RAM + 0x1000 * p as u64).collect::<Vec<_>>()
+    };
+    assert_eq!(dirty(epoch), [DATA + 0x1000, DATA + 0x2000]);
+    let epoch = pages.begin_epoch();
+    q.publish(&ram, RingFeatures::default(), std::iter::once((0, 4))).unwrap();
+    assert_eq!(dirty(epoch), [USED]);
+}
+
+#[test]
 fn zero_length_descriptors_are_accepted_and_skipped() {
     let ram = ram();
     let c = walk(
