@@ -185,7 +185,8 @@ impl Client {
         self.typed(value)
     }
 
-    /// Cancels the call that is made next.
+    /// Cancels the call that is made next, once it has been sent; before that it has no effect. It holds the
+    /// connection open as the client itself does.
     pub fn canceller(&self) -> Canceller {
         Canceller { sender: self.sender.clone(), id: self.last + 1 }
     }

@@ -76,12 +76,13 @@ impl Launcher {
     /// # Errors
     /// As [`launch`].
     pub fn launch(&self, spec: &VmmSpec, lock: Option<BorrowedFd<'_>>) -> Result<Launched> {
+        let spec = &spec.absolute()?;
         spec.check()?;
         let (ours, theirs) = crate::console::stream_pair()?;
         let mut command = Command::new(&self.program);
         command.arg0("strata").args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
-        // A folder that is to be removed or unmounted must not be held by a machine; all paths in a spec that is
-        // kept are absolute, and those of a foreground run are resolved where the caller stands.
+        // The machine must not hold the folder where its caller happened to stand.
+        command.current_dir("/");
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null());
         command.stderr(if spec.foreground { Stdio::inherit() } else { Stdio::null() });
         crate::seal::apart(&mut command);

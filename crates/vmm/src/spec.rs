@@ -57,6 +57,22 @@ pub struct DiskSpec {
     pub base: Option<(PathBuf, DiskFormat)>,
 }
 
+impl DiskSpec {
+    pub(crate) fn make_absolute(&mut self) -> Result<()> {
+        make_absolute(&mut self.path)?;
+        self.base.iter_mut().try_for_each(|(path, _)| make_absolute(path))
+    }
+}
+
+/// Makes a path absolute, without resolving links: a link may be meant to lead elsewhere later.
+pub(crate) fn make_absolute(path: &mut PathBuf) -> Result<()> {
+    if path.as_os_str().is_empty() {
+        return Err(Error::new(Kind::Config, "A file's name is empty: name the file."));
+    }
+    *path = std::path::absolute(&*path).map_err(|e| Error::io("find the current folder", e))?;
+    Ok(())
+}
+
 /// The network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -165,6 +181,21 @@ impl VmmSpec {
             instance_dir: None,
             ephemeral: false,
         }
+    }
+
+    /// The same with all paths absolute: seen from where the caller stands now.
+    ///
+    /// # Errors
+    /// `Config` for an empty path, or what the host answers about the current folder.
+    pub fn absolute(&self) -> Result<VmmSpec> {
+        let mut spec = self.clone();
+        let files = [&mut spec.firmware, &mut spec.kernel, &mut spec.initrd, &mut spec.instance_dir];
+        files.into_iter().flatten().try_for_each(make_absolute)?;
+        spec.disks.iter_mut().try_for_each(DiskSpec::make_absolute)?;
+        if let ConsoleSpec::File { path } | ConsoleSpec::Socket { path } = &mut spec.console {
+            make_absolute(path)?;
+        }
+        Ok(spec)
     }
 
     /// Checks what can be checked without opening anything.
@@ -307,6 +338,20 @@ mod tests {
         let text = s.check_with(Some(3 << 30)).unwrap_err().message;
         assert!(text.contains("65536 MiB") && text.contains("3072 MiB"), "{text}");
         assert!(host_memory().unwrap() > MIN_MEMORY);
+    }
+
+    #[test]
+    fn paths_become_absolute() {
+        let mut s = good();
+        s.initrd = Some("i".into());
+        s.console = ConsoleSpec::File { path: "../c".into() };
+        s.disks.push(DiskSpec { path: "d".into(), read_only: false, format: None, base: None });
+        let s = s.absolute().unwrap();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!((s.kernel.unwrap(), s.initrd.unwrap()), ("/k".into(), here.join("i")));
+        assert_eq!(s.disks[0].path, here.join("d"));
+        assert!(matches!(s.console, ConsoleSpec::File { path } if path.is_absolute()));
+        assert!(VmmSpec { kernel: Some("".into()), ..good() }.absolute().is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is written down about an instance, and what is asked for when one is made.
 
-use crate::spec::{DiskFormat, DiskSpec, NetSpec};
+use crate::spec::{DiskFormat, DiskSpec, NetSpec, make_absolute};
 use crate::{Result, name};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -53,7 +53,7 @@ pub struct InstanceRecord {
     pub mac: [u8; 6],
 }
 
-/// What a new instance is to be. All paths must be absolute: they are used again from other folders.
+/// What a new instance is to be. Paths are recorded as absolute ones.
 #[derive(Clone, Debug)]
 pub struct NewInstance {
     /// Its name; made up where absent.
@@ -86,7 +86,11 @@ pub struct NewInstance {
 
 impl InstanceRecord {
     /// The record of a new instance under the name it was given: adds the time, and an Ethernet address.
-    pub(super) fn new(name: &str, new: NewInstance) -> Result<InstanceRecord> {
+    pub(super) fn new(name: &str, mut new: NewInstance) -> Result<InstanceRecord> {
+        let base = new.base.as_mut().map(|(path, _)| path);
+        let files = [&mut new.firmware, &mut new.kernel, &mut new.initrd];
+        files.into_iter().flatten().chain(base).try_for_each(make_absolute)?;
+        new.disks.iter_mut().try_for_each(DiskSpec::make_absolute)?;
         let salt = u64::from_le_bytes(name::random::<8>()?);
         Ok(InstanceRecord {
             schema: SCHEMA,

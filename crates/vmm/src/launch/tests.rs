@@ -249,6 +249,7 @@ fn a_detached_machine_holds_nothing_of_its_caller() {
     standard.sort();
     assert_eq!(standard, [(0, "null".into()), (1, "null".into()), (2, "web.log".into())]);
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"));
     let session = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(3).unwrap().to_owned();
     assert_eq!(session, pid.to_string(), "leads a session of its own");
 

@@ -1,0 +1,215 @@
+//! Whole machines in processes of their own: from a spec to an exit code, with a guest of 25 instructions.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use strata_vmm::{
+    Client, ConsoleSpec, DiskFormat, Kind, Launcher, NetSpec, NewInstance, Outcome, Runtime, Store, VmmSpec,
+};
+
+const A0: u32 = 10;
+const A1: u32 = 11;
+const A6: u32 = 16;
+const A7: u32 = 17;
+const T0: u32 = 5;
+const T1: u32 = 6;
+const T2: u32 = 7;
+const ECALL: u32 = 0x73;
+
+fn lui(rd: u32, imm: u32) -> u32 {
+    imm << 12 | rd << 7 | 0x37
+}
+fn addi(rd: u32, rs: u32, imm: u32) -> u32 {
+    imm << 20 | rs << 15 | rd << 7 | 0x13
+}
+fn andi(rd: u32, rs: u32, imm: u32) -> u32 {
+    addi(rd, rs, imm) | 7 << 12
+}
+fn lbu(rd: u32, offset: u32, rs: u32) -> u32 {
+    offset << 20 | rs << 15 | 4 << 12 | rd << 7 | 0x03
+}
+fn beq(a: u32, b: u32, offset: i32) -> u32 {
+    let o = offset as u32;
+    (o >> 12 & 1) << 31
+        | (o >> 5 & 0x3f) << 25
+        | b << 20
+        | a << 15
+        | (o >> 1 & 0xf) << 8
+        | (o >> 11 & 1) << 7
+        | 0x63
+}
+fn j(offset: i32) -> u32 {
+    let o = offset as u32;
+    (o >> 20 & 1) << 31 | (o >> 1 & 0x3ff) << 21 | (o >> 11 & 1) << 20 | (o >> 12 & 0xff) << 12 | 0x6f
+}
+
+/// A kernel that prints "ok", echoes what is typed, and powers off at a `q`.
+fn kernel(dir: &Path) -> PathBuf {
+    let code = [
+        lui(A7, 0x44424),
+        addi(A7, A7, 0x34e), // SBI extension DBCN
+        addi(A6, 0, 2),      // write a byte
+        addi(A0, 0, u32::from(b'o')),
+        ECALL,
+        addi(A0, 0, u32::from(b'k')),
+        ECALL,
+        addi(A0, 0, 10),
+        ECALL,
+        lui(T0, 0x10000), // the UART
+        lbu(T1, 5, T0),   // 10: has it a byte?
+        andi(T1, T1, 1),
+        beq(T1, 0, -8),
+        lbu(A0, 0, T0),
+        addi(T2, 0, u32::from(b'q')),
+        beq(A0, T2, 12),
+        ECALL,
+        j(-28), // to 10
+        lui(A7, 0x53525),
+        addi(A7, A7, 0x354), // SBI extension SRST
+        addi(A6, 0, 0),
+        addi(A0, 0, 0), // shut down
+        addi(A1, 0, 0), // no reason
+        ECALL,
+        j(0),
+    ];
+    let mut image = vec![0u8; 64];
+    image[..4].copy_from_slice(&j(64).to_le_bytes());
+    image[8..16].copy_from_slice(&(2u64 << 20).to_le_bytes());
+    image[16..24].copy_from_slice(&4096u64.to_le_bytes());
+    image[48..56].copy_from_slice(b"RISCV\0\0\0");
+    image[56..60].copy_from_slice(b"RSC\x05");
+    image.extend(code.iter().flat_map(|w| w.to_le_bytes()));
+    let path = dir.join("kernel");
+    fs::write(&path, image).unwrap();
+    path
+}
+
+/// In a child this is the VMM.
+#[test]
+fn child_entry() {
+    if std::env::var_os("STRATA_TEST_VMM").is_some() {
+        // An `ExitCode` has no way out but `main`'s; the parent looks at the report.
+        let _ = strata_vmm::child_main();
+        std::process::exit(0);
+    }
+}
+
+fn launcher(dir: &Path) -> Launcher {
+    Launcher {
+        program: std::env::current_exe().unwrap(),
+        args: ["--exact", "child_entry", "--nocapture"].map(Into::into).to_vec(),
+        env: vec![("STRATA_TEST_VMM".into(), "1".into()), ("XDG_RUNTIME_DIR".into(), dir.into())],
+    }
+}
+
+fn new(dir: &Path, name: Option<&str>) -> NewInstance {
+    let disk = dir.join("image.raw");
+    fs::write(&disk, vec![0; 1 << 20]).unwrap();
+    NewInstance {
+        name: name.map(str::to_owned),
+        ephemeral: name.is_none(),
+        image: Some("tiny".into()),
+        base: Some((disk, DiskFormat::Raw)),
+        disk_size: Some(8 << 20),
+        cpus: 2,
+        memory: 32 << 20,
+        cmdline: String::new(),
+        firmware: None,
+        kernel: Some(kernel(dir)),
+        initrd: None,
+        disks: Vec::new(),
+        net: NetSpec::User { forwards: Vec::new() },
+    }
+}
+
+#[test]
+fn a_run_from_a_script_ends_with_the_guest() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::at(&dir.path().join("home")).unwrap();
+    let instance = store.create(new(dir.path(), None)).unwrap();
+    let spec = VmmSpec { foreground: true, console: ConsoleSpec::Primary, ..instance.spec() };
+    let begun = Instant::now();
+    let mut run = launcher(dir.path()).launch(&spec, Some(instance.lock())).unwrap();
+    instance.keep();
+    let mut console = UnixStream::from(run.client.attach_primary().unwrap());
+    console.write_all(b"xyzq").unwrap();
+    let mut seen = String::new();
+    console.read_to_string(&mut seen).unwrap();
+    assert_eq!(seen, "ok\nxyz");
+    let report = run.wait().unwrap();
+    assert_eq!((report.code(), report.message()), (0, None), "{report:?}");
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(store.list().unwrap().is_empty(), "an unnamed run is gone when it has ended");
+}
+
+#[test]
+fn a_kept_instance_is_driven_from_outside_and_runs_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::at(dir.path().join("strata")).unwrap();
+    let store = Store::at(&dir.path().join("home")).unwrap();
+    store.create(new(dir.path(), Some("web"))).unwrap().keep();
+    for _ in 0..2 {
+        let instance = store.take("web").unwrap();
+        let run = launcher(dir.path()).launch(&instance.spec(), Some(instance.lock())).unwrap();
+        drop(instance);
+        drop(run.client);
+        let mut c = Client::connect_in(&runtime, "web").unwrap();
+        let status = c.status().unwrap();
+        assert_eq!(
+            (status.phase.as_str(), status.cpus, status.image.as_deref()),
+            ("running", 2, Some("tiny"))
+        );
+        let mut console = UnixStream::from(c.attach_console().unwrap());
+        let mut seen = [0; 3];
+        console.read_exact(&mut seen).unwrap();
+        assert_eq!(&seen, b"ok\n");
+
+        c.pause().unwrap();
+        assert_eq!(c.status().unwrap().phase, "paused");
+        console.write_all(b"a").unwrap();
+        console.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        assert!(console.read(&mut [0]).is_err(), "paused, it does not echo");
+        console.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        c.unpause().unwrap();
+        console.read_exact(&mut seen[..1]).unwrap();
+        assert_eq!(seen[0], b'a');
+
+        c.reset().unwrap();
+        console.read_exact(&mut seen).unwrap();
+        assert_eq!(&seen, b"ok\n", "from the beginning");
+        let report = c.stop(&mut |_| ()).unwrap();
+        assert_eq!(report.outcome, Outcome::Stopped { by: "`strata stop`".into() });
+        assert_eq!(report.problems, [""; 0]);
+        assert!(!runtime.is_running("web"));
+    }
+    store.take("web").unwrap().delete().unwrap();
+}
+
+#[test]
+fn bad_input_has_its_code_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::at(dir.path().join("strata")).unwrap();
+    let good = VmmSpec { kernel: Some(kernel(dir.path())), net: NetSpec::None, ..VmmSpec::new("web") };
+    let file = |name: &str, bytes: &[u8]| {
+        fs::write(dir.path().join(name), bytes).unwrap();
+        Some(dir.path().join(name))
+    };
+    let image = fs::read(dir.path().join("kernel")).unwrap();
+    for (spec, kind) in [
+        (VmmSpec { kernel: file("text", b"hello"), ..good.clone() }, Kind::BadInput),
+        (VmmSpec { kernel: file("short", &image[..40]), ..good.clone() }, Kind::BadInput),
+        (VmmSpec { kernel: None, firmware: file("empty", b""), ..good.clone() }, Kind::BadInput),
+        (VmmSpec { kernel: Some("/no/such".into()), ..good.clone() }, Kind::NotFound),
+        (VmmSpec { memory: 1 << 20, ..good.clone() }, Kind::Config),
+        (VmmSpec { memory: 1 << 40, ..good.clone() }, Kind::Host),
+        (VmmSpec { cpus: 65, ..good.clone() }, Kind::Config),
+        (VmmSpec { net: NetSpec::Tap { name: "a/b".into() }, ..good.clone() }, Kind::Config),
+    ] {
+        let e = launcher(dir.path()).launch(&spec, None).map(|_| ()).unwrap_err();
+        assert_eq!(e.kind, kind, "{e}");
+        assert!(e.message.ends_with('.') && !e.message.contains('\n'), "one paragraph: {e}");
+        assert!(runtime.list().unwrap().is_empty() && fs::read_dir(runtime.path()).unwrap().next().is_none());
+    }
+}
