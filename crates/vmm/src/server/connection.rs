@@ -49,7 +49,7 @@ impl Connection {
             cancelled.store(true, Ordering::Release);
         }
         self.shared.wake();
-        self.shared.leave(self.id, self.owner);
+        self.shared.leave(self.id);
         if self.owner {
             self.shared.hub.no_primary();
             self.shared.stop("the end of the process that ran it");
@@ -154,8 +154,9 @@ impl Connection {
             jobs.insert(id, cancelled.clone());
         }
         self.shared.lock().jobs += 1;
-        let tells = self.owner && matches!(method.as_str(), method::STOP | method::WAIT);
+        let tells = matches!(method.as_str(), method::STOP | method::WAIT);
         let (sender, shared, jobs) = (self.sender.clone(), self.shared.clone(), self.jobs.clone());
+        let connection = self.id;
         let spawned = std::thread::Builder::new().name("job".into()).spawn(move || {
             let answer = work(&shared, &method, &cancelled, |note| {
                 // A client that does not read loses its connection at the answer.
@@ -166,13 +167,13 @@ impl Connection {
             if respond(&sender, id, answer.map(|v| (v, None))).is_err() {
                 sender.shutdown();
             }
-            shared.job_done(told);
+            shared.job_done(connection, told);
         });
         match spawned {
             Ok(_) => Ok(()),
             Err(e) => {
                 self.jobs.lock().unwrap_or_else(|e| e.into_inner()).remove(&id);
-                self.shared.job_done(false);
+                self.shared.job_done(self.id, false);
                 respond(&self.sender, id, Err(Error::io("start a thread for the request", e)))
             }
         }

@@ -39,6 +39,8 @@ pub const SEND_LIMIT: Duration = Duration::from_secs(10);
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// How long an owner that has not asked yet is waited for: a guest may end before its owner's first request.
 const OWNER_PATIENCE: Duration = Duration::from_secs(10);
+/// The same for others, who may have connected just before the end.
+const LATE_PATIENCE: Duration = Duration::from_millis(250);
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -55,13 +57,32 @@ pub(crate) struct Shared {
 struct Progress {
     ended: Option<ExitReport>,
     stopped_by: Option<String>,
-    connections: Vec<(u64, Sender)>,
+    connections: Vec<Entry>,
     subscribers: Vec<(u64, Sender)>,
     next: u64,
     /// Requests under way on all connections.
     jobs: usize,
-    /// An owner is there, and has not been told of the end.
-    owner_untold: bool,
+}
+
+/// A connection, and whether its client has been told of the end.
+struct Entry {
+    id: u64,
+    sender: Sender,
+    owner: bool,
+    told: bool,
+}
+
+impl Progress {
+    /// How long after the end there is still somebody to wait for; `None` when all have heard.
+    fn patience(&self) -> Option<Duration> {
+        let busy = (self.jobs > 0).then_some(LAST_ANSWERS);
+        let untold = self.connections.iter().filter(|c| !c.told);
+        untold.map(|c| if c.owner { OWNER_PATIENCE } else { LATE_PATIENCE }).chain(busy).max()
+    }
+
+    fn tell(&mut self, id: u64) {
+        self.connections.iter_mut().filter(|c| c.id == id).for_each(|c| c.told = true);
+    }
 }
 
 /// A running server.
@@ -140,6 +161,8 @@ impl Shared {
                 // Too slow, or gone: its connection ends, and with it what it had asked for.
                 sender.shutdown();
                 self.lock().subscribers.retain(|(i, _)| *i != id);
+            } else if name == event::ENDED {
+                self.lock().tell(id);
             }
         }
     }
@@ -148,30 +171,32 @@ impl Shared {
         self.publish(event::PHASE, json!({ "phase": self.machine.phase() }));
     }
 
-    fn enter(&self, sender: &Sender) -> Option<u64> {
+    fn enter(&self, sender: &Sender, owner: bool) -> Option<u64> {
         let mut p = self.lock();
         if p.connections.len() >= MAX_CONNECTIONS {
             return None;
         }
         p.next = p.next.wrapping_add(1);
         let id = p.next;
-        p.connections.push((id, sender.clone()));
+        p.connections.push(Entry { id, sender: sender.clone(), owner, told: false });
         Some(id)
     }
 
-    fn job_done(&self, owner_told: bool) {
+    /// A request has been answered; with `told`, it told this connection's client of the end.
+    fn job_done(&self, id: u64, told: bool) {
         let mut p = self.lock();
         p.jobs = p.jobs.saturating_sub(1);
-        p.owner_untold &= !owner_told;
+        if told {
+            p.tell(id);
+        }
         drop(p);
         self.changed.notify_all();
     }
 
-    fn leave(&self, id: u64, owner: bool) {
+    fn leave(&self, id: u64) {
         let mut p = self.lock();
-        p.connections.retain(|(i, _)| *i != id);
+        p.connections.retain(|c| c.id != id);
         p.subscribers.retain(|(i, _)| *i != id);
-        p.owner_untold &= !owner;
         drop(p);
         self.changed.notify_all();
     }
@@ -213,7 +238,6 @@ impl Server {
     /// # Errors
     /// The host gives no thread.
     pub fn serve_owner(&self, sender: Sender, receiver: Receiver) -> Result<()> {
-        self.shared.lock().owner_untold = true;
         serve(sender, receiver, &self.shared, true)
     }
 
@@ -250,13 +274,12 @@ impl Server {
         self.shared.changed.notify_all();
         let now = Instant::now();
         let mut p = self.shared.lock();
-        while p.jobs > 0 || p.owner_untold {
-            let patience = if p.owner_untold { OWNER_PATIENCE } else { LAST_ANSWERS };
+        while let Some(patience) = p.patience() {
             let Some(left) = patience.checked_sub(now.elapsed()) else { break };
             p = self.shared.changed.wait_timeout(p, left).map_or_else(|e| e.into_inner().0, |(p, _)| p);
         }
-        for (_, sender) in p.connections.drain(..) {
-            sender.shutdown();
+        for c in p.connections.drain(..) {
+            c.sender.shutdown();
         }
     }
 }
@@ -292,14 +315,14 @@ fn accept(listener: &OwnedFd, bell: &OwnedFd, shared: &Arc<Shared>) {
 fn serve(sender: Sender, receiver: Receiver, shared: &Arc<Shared>, owner: bool) -> Result<()> {
     let limited = set_socket_timeout(&receiver, Timeout::Send, Some(SEND_LIMIT));
     limited.map_err(|e| Error::io("set a time limit for a client", e))?;
-    let Some(id) = shared.enter(&sender) else {
+    let Some(id) = shared.enter(&sender, owner) else {
         // Over the limit: closed without a word, as a full backlog would be.
         return Ok(());
     };
     let connection = Connection::new(id, sender, shared.clone(), owner);
     let spawned = std::thread::Builder::new().name("client".into()).spawn(move || connection.run(receiver));
     if let Err(e) = spawned {
-        shared.leave(id, owner);
+        shared.leave(id);
         return Err(Error::io("start a client's thread", e));
     }
     Ok(())

@@ -253,3 +253,20 @@ fn clients_and_their_requests_are_bounded() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn who_connected_just_before_the_end_still_hears_of_it() {
+    let s = setup(false);
+    let (mut late, idle) = (s.client(), s.client());
+    s.machine.stop();
+    let report = s.report();
+    let server = s.server;
+    let ending = report.clone();
+    let begun = Instant::now();
+    let end = std::thread::spawn(move || server.ended(ending));
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(late.wait().unwrap(), report);
+    end.join().unwrap();
+    assert!(begun.elapsed() < LAST_ANSWERS, "one that never asks holds nobody for long");
+    drop(idle);
+}
