@@ -63,14 +63,21 @@ pub(crate) fn kernel_record(open: &OpenSuite, kernel: &Kernel) -> KernelRecord {
     }
 }
 
-/// Makes kernel and initrd in `stage`; the record.
-pub(crate) fn make(archive: &Archive<'_>, open: &OpenSuite, name: &str, stage: &Staging) -> Result<Record> {
+/// Makes kernel and initrd in `stage`, an initrd with a `shell` or one that boots a disk; the record.
+pub(crate) fn make(
+    archive: &Archive<'_>,
+    open: &OpenSuite,
+    shell: bool,
+    name: &str,
+    stage: &Staging,
+) -> Result<Record> {
     let (base, packages) = base(archive, open, &|_| false)?;
     let modules = base.kernel.with_needs(BOOT_MODULES.into_iter())?;
     archive.progress.stage(Stage::Save, 0, 2);
     kernel::write(&stage.dir.join("kernel"), &base.kernel.image)?;
     archive.progress.stage(Stage::Save, 1, 2);
-    kernel::write(&stage.dir.join("initrd"), &initramfs::busybox(&base.busybox, &modules))?;
+    let initrd = if shell { initramfs::busybox } else { initramfs::disk };
+    kernel::write(&stage.dir.join("initrd"), &initrd(&base.busybox, &modules))?;
     archive.progress.stage(Stage::Save, 2, 2);
     let mut record = Record::new(name);
     record.cmdline = CMDLINE.into();

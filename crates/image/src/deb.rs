@@ -168,6 +168,9 @@ pub(crate) mod tests {
             let mut h = tar::Header::new_gnu();
             h.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
             h.set_size(data.len() as u64);
+            h.set_uid(0);
+            h.set_gid(0);
+            h.set_mtime(0);
             h.set_mode(if name.ends_with("postinst") { 0o755 } else { 0o644 });
             h.set_cksum();
             builder.append(&h, *data).unwrap();

@@ -153,16 +153,6 @@ impl Index {
         Index { suite: suite.to_owned(), packages, by_name, providers }
     }
 
-    /// How many packages there are.
-    pub fn len(&self) -> usize {
-        self.packages.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.packages.is_empty()
-    }
-
     /// A package by name.
     ///
     /// # Errors
@@ -173,11 +163,6 @@ impl Index {
             needed_by: needed_by.to_owned(),
             suite: self.suite.clone(),
         })
-    }
-
-    /// Whether there is a package of this name.
-    pub fn has(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
     }
 
     /// The essential packages, `roots`, and all they need, in the order they were found.
@@ -297,6 +282,6 @@ mod tests {
     fn unsafe_or_broken_stanzas_are_left_out() {
         let text = stanza("up", "1", "").replace("pool/", "pool/../../")
             + &stanza("short", "1", "").replace("aa", "a");
-        assert!(Index::parse("t", &text).is_empty());
+        assert!(Index::parse("t", &text).packages.is_empty());
     }
 }

@@ -133,7 +133,7 @@ fn pull_busybox(store: &Store, held: &Lock, session: &Session<'_>) -> Result<Ima
     let stage = store.stage(held, "busybox")?;
     require_space(&stage.dir, BUSYBOX_SPACE)?;
     let open: OpenSuite = session.archive.open_first()?;
-    let record = busybox::make(&session.archive, &open, "busybox", &stage)?;
+    let record = busybox::make(&session.archive, &open, true, "busybox", &stage)?;
     session.archive.cancel.check()?;
     store.commit(stage, record)
 }
@@ -151,4 +151,34 @@ fn pull_debian(
     let record = debian::make(&session.archive, &open, request, host.runner, &stage)?;
     session.archive.cancel.check()?;
     store.commit(stage, record)
+}
+
+/// Gives image `name` the newest kernel of its suite, with our initramfs. The disk is not touched: what
+/// lies in its `/boot` and `/lib/modules` stays as it was made, so modules beyond those of the initramfs
+/// are not there for the new kernel.
+///
+/// # Errors
+/// [`Error::NoSuchImage`]; [`Error::BadSetting`] for an image that was not pulled; those of [`pull`].
+pub fn update_kernel(store: &Store, name: &str, request: &PullRequest, host: &Host<'_>) -> Result<Image> {
+    let image = store.get(name)?;
+    let recipe = recipe(&image.record.name)?;
+    let suite = image.record.origin.as_ref().and_then(|o| Suite::named(&o.suite)).ok_or_else(|| {
+        Error::BadSetting {
+            what: format!("the image {name}"),
+            why: "it was not pulled, so there is no suite to take a kernel from".into(),
+        }
+    })?;
+    let settled = Settled::new(store, request, host)?;
+    let held = store.lock(host.progress, host.cancel)?;
+    let session = settled.session(request, host);
+    let stage = store.stage_refresh(&held, &image.record.name)?;
+    require_space(&stage.dir, BUSYBOX_SPACE)?;
+    let open = session.archive.open(suite)?;
+    let mut record = image.record.clone();
+    let fresh = busybox::make(&session.archive, &open, recipe == Recipe::Busybox, &record.name, &stage)?;
+    record.kernel = fresh.kernel;
+    record.packages.retain(|name, _| !name.starts_with("linux-"));
+    record.packages.extend(fresh.packages);
+    session.archive.cancel.check()?;
+    store.refresh(stage, &image, record)
 }

@@ -10,8 +10,6 @@ use std::collections::HashMap;
 /// The fields of a Release that a pull needs.
 #[derive(Debug, Clone)]
 pub struct Release {
-    /// `stable`, `testing`, `unstable`.
-    pub suite: String,
     /// `trixie`, `forky`, `sid`.
     pub codename: String,
     /// The date as written.
@@ -44,7 +42,6 @@ impl Release {
             files.insert(name.to_owned(), wanted);
         }
         let release = Release {
-            suite: need("Suite")?,
             codename: need("Codename")?,
             date: need("Date")?,
             valid_until: stanza.get("Valid-Until").map(str::to_owned),
@@ -108,9 +105,7 @@ mod tests {
 
     #[test]
     fn refuses_what_it_cannot_read() {
-        for (from, to) in
-            [("30 Oct", "30 Okt"), ("0123", "01"), (" 17 ", " x "), ("Suite", "Suit"), ("SHA256", "SHA1")]
-        {
+        for (from, to) in [("30 Oct", "30 Okt"), ("0123", "01"), (" 17 ", " x "), ("SHA256", "SHA1")] {
             assert!(
                 matches!(Release::parse(&TEXT.replace(from, to)), Err(Error::Malformed { .. })),
                 "{from}"

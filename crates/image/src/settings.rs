@@ -59,7 +59,8 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n127.0.1.1\tstrata\n::1\tlocalhost ip6
     ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
 /// Removed before [`overlay`] is laid over the root.
-pub(crate) const REMOVED: [&str; 5] = [
+pub(crate) const REMOVED: [&str; 6] = [
+    "etc/profile.d/80-systemd-osc-context.sh",
     "etc/resolv.conf",
     "etc/ssh/ssh_host_*",
     "etc/apt/sources.list",
@@ -112,6 +113,8 @@ pub(crate) fn overlay(c: &Choices<'_>) -> (Vec<FileEntry>, Vec<(String, String)>
         file("etc/apt/apt.conf.d/90strata", apt_conf(c)),
     ];
     let mut links = vec![("etc/resolv.conf".to_owned(), "../run/systemd/resolve/resolv.conf".to_owned())];
+    // Escape sequences around every prompt, for terminals that few have: noise in a log.
+    links.push(("etc/tmpfiles.d/20-systemd-osc-context.conf".into(), "/dev/null".into()));
     links.extend(MASKED.iter().map(|unit| (format!("etc/systemd/system/{unit}"), "/dev/null".to_owned())));
     if let Some(key) = c.ssh_key {
         files.push(("root/.ssh/authorized_keys".into(), 0o600, format!("{}\n", key.trim_end()).into_bytes()));
