@@ -112,6 +112,12 @@ next:
         ld      t3, 40+8*\i(s2)
         sd      t3, 0(t1)
         .endr
+        # What an earlier trap left is no part of this slot.
+        csrw    mcause, zero
+        csrw    mtval, zero
+        csrw    sepc, zero
+        csrw    scause, zero
+        csrw    stval, zero
         ld      s3, 72(s2)
         beqz    s3, 1f
         jal     run_list

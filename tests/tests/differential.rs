@@ -2,21 +2,20 @@
 //!
 //! `STRATA_DIFF_INSTRUCTIONS` is how many instructions to test (10^6 without it), `STRATA_DIFF_SEED` the first
 //! program's seed: a mismatch names the seed of its program, and `STRATA_DIFF_INSTRUCTIONS=1` then runs only that.
+//! `STRATA_DIFF_STOP` ends a program after that slot: halving it finds what only showed in memory at the end.
 
 use anyhow::Result;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use strata_e2e::diff::compare::{self, Exception};
+use strata_e2e::diff::compare;
 use strata_e2e::diff::coverage::Coverage;
+use strata_e2e::diff::exceptions::EXCEPTIONS;
 use strata_e2e::diff::image::{Image, harness};
 use strata_e2e::diff::layout::MAX_SLOTS;
 use strata_e2e::diff::run::{on_qemu, on_soft};
 use strata_e2e::diff::slots::Filters;
 use strata_e2e::tools;
-
-/// Differences that are meant, each with its reason.
-const EXCEPTIONS: &[Exception] = &[];
 
 /// Every row completes at least this often in 10^6 instructions.
 const LEAST: u64 = 100;
@@ -43,7 +42,8 @@ struct Total {
 }
 
 fn one(harness: &[u8], filters: &Filters, seed: u64, slots: usize, total: &Mutex<Total>) -> Result<()> {
-    let image = Image::new(harness, filters, seed, slots);
+    let stop = std::env::var("STRATA_DIFF_STOP").ok().and_then(|n| n.parse().ok());
+    let image = Image::new(harness, filters, seed, slots, stop);
     let qemu = on_qemu(&image)?;
     let ours = on_soft(&image)?;
     let found = compare::logs(&image, &qemu, &ours, EXCEPTIONS, SHOWN);

@@ -1,9 +1,9 @@
 //! Compares two logs, and tells a person where they part.
 
+use crate::diff::exceptions::Exception;
 use crate::diff::image::Image;
 use crate::diff::layout::{RECORD, SCRATCH, TABLES, word, word_name};
 use crate::diff::run::Outcome;
-use crate::diff::slots::Slot;
 use std::fmt::Write;
 use strata_isa::{decode, disasm};
 
@@ -16,20 +16,27 @@ pub fn record(log: &[u8], n: usize) -> Record {
     std::array::from_fn(|w| u64::from_le_bytes(std::array::from_fn(|b| bytes[w * 8 + b])))
 }
 
+/// What slot `n - 1` left: its record, with the registers that the next slot's operands took the place of put back.
+fn left_by(image: &Image, log: &[u8], n: usize) -> Record {
+    let mut r = record(log, n);
+    if let Some(next) = image.slots.get(n) {
+        let after = record(log, n + 1);
+        for (i, (register, _)) in next.operands.iter().enumerate().rev() {
+            r[usize::from(*register)] = after[word::REPLACED + i];
+        }
+    }
+    // Bookkeeping of the harness.
+    r[0] = 0;
+    r[word::REPLACED..word::MEMORY].fill(0);
+    r
+}
+
 /// A slot after which the engines differ in ways that they did not before.
 pub struct Mismatch {
     /// The slot's number.
     pub slot: usize,
     /// Words of the record, with what QEMU and we have there.
     pub words: Vec<(usize, u64, u64)>,
-}
-
-/// A difference that is meant.
-pub struct Exception {
-    /// Why it is meant, for the report.
-    pub why: &'static str,
-    /// Whether it is this one: the slot, the word, what QEMU has and what we have.
-    pub covers: fn(&Slot, usize, u64, u64) -> bool,
 }
 
 /// What a comparison found.
@@ -54,37 +61,34 @@ pub fn logs(
         return found;
     }
     let mut known = [false; word::COUNT];
-    for slot in 0..image.slots.len() {
+    for (n, slot) in image.slots.iter().enumerate() {
         if found.mismatches.len() >= limit {
             break;
         }
-        let (q, o) = (record(&qemu.log, slot + 1), record(&ours.log, slot + 1));
+        let (q, o) = (left_by(image, &qemu.log, n + 1), left_by(image, &ours.log, n + 1));
         let mut words = Vec::new();
         for w in 0..word::COUNT {
-            let differs = q[w] != o[w];
-            // A register that already differed is no news; everything else is written anew by each slot.
-            let news = differs && !(known[w] && w < 64) && !replaced_known(&image.slots[slot], w, &known);
-            if news {
-                match exceptions.iter().position(|e| (e.covers)(&image.slots[slot], w, q[w], o[w])) {
-                    Some(e) => found.excepted[e] += 1,
-                    None => words.push((w, q[w], o[w])),
-                }
+            // A register that already differed is no news; all else begins anew with each slot.
+            if q[w] == o[w] || w < 64 && known[w] {
+                continue;
+            }
+            match exceptions.iter().position(|e| (e.covers)(slot, w, &q, &o)) {
+                Some(e) => found.excepted[e] += 1,
+                None => words.push((w, q[w], o[w])),
             }
         }
         for (w, k) in known.iter_mut().enumerate() {
+            // An operand that was given is the same again.
             *k = q[w] != o[w];
         }
+        if let Some(next) = image.slots.get(n + 1) {
+            next.operands.iter().for_each(|(r, _)| known[usize::from(*r)] = false);
+        }
         if !words.is_empty() {
-            found.mismatches.push(Mismatch { slot, words });
+            found.mismatches.push(Mismatch { slot: n, words });
         }
     }
     found
-}
-
-/// Whether word `w` only shows the old value of a register that differed already.
-fn replaced_known(slot: &Slot, w: usize, known: &[bool; word::COUNT]) -> bool {
-    let operand = w.wrapping_sub(word::REPLACED);
-    operand < 4 && slot.operands.get(operand).is_some_and(|(r, _)| known[usize::from(*r)])
 }
 
 /// The first bytes of page tables and scratch memory that differ at the end, as an address and both values.

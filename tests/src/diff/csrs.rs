@@ -11,6 +11,8 @@ use strata_isa::random::SplitMix64;
 pub enum Policy {
     /// Any value.
     Any,
+    /// Any value but for the widths of registers, which QEMU lets change.
+    Status,
     /// Any value; the harness puts it back afterwards.
     Restore,
     /// The trap vector of M mode: only its mode bits change.
@@ -32,7 +34,7 @@ use Policy::*;
 /// A register or a run of them.
 const TABLE: &[(u16, u16, Policy)] = &[
     (0x001, 0x003, Any),
-    (0x100, 0x100, Any),
+    (0x100, 0x100, Status),
     (0x104, 0x104, Restore),
     (0x105, 0x105, Restore),
     (0x106, 0x106, Restore),
@@ -43,7 +45,7 @@ const TABLE: &[(u16, u16, Policy)] = &[
     (0x144, 0x144, Restore),
     (0x14d, 0x14d, Deadline),
     (0x180, 0x180, Satp),
-    (0x300, 0x300, Any),
+    (0x300, 0x300, Status),
     (0x301, 0x301, Any),
     (0x302, 0x303, Restore),
     (0x304, 0x304, Any),
@@ -120,6 +122,7 @@ pub fn source(rng: &mut SplitMix64, n: u16, whole: bool) -> u64 {
             let table = [0, NOWHERE, TABLES, TABLES + 0x1000, u64::MAX >> 8][(r & 0xff) as usize % 5] >> 12;
             mode | asid | if whole { table } else { 0 }
         }
+        Status => any & !(0xf << 32),
         PmpCfg => r & 0x7f7f_7f7f_7f7f_7f7f,
         Deadline => {
             if whole {

@@ -35,7 +35,8 @@ pub struct Image {
 
 impl Image {
     /// The program of `seed`, with `count` slots, at most [`MAX_SLOTS`].
-    pub fn new(harness: &[u8], filters: &Filters, seed: u64, count: usize) -> Image {
+    /// It ends after slot `stop`, if there is one: to find the slot that did something not logged.
+    pub fn new(harness: &[u8], filters: &Filters, seed: u64, count: usize, stop: Option<usize>) -> Image {
         let count = count.min(MAX_SLOTS);
         let mut rng = SplitMix64::new(seed);
         let tables = Tables::new(&mut rng);
@@ -62,12 +63,13 @@ impl Image {
         }
         let first: Vec<u64> =
             (0..64).map(|r| if r < 32 { rng.next_u64() } else { operands::float(&mut rng) }).collect();
+        slots.truncate(stop.map_or(count, |n| n + 1));
         let (lists, descriptors) = describe(&slots);
         let parts = vec![
             (RAM, harness.to_vec()),
             (S_TRAP, 0x73u32.to_le_bytes().repeat(0x400)),
             (STUBS, csrs::stubs().iter().flat_map(|w| w.to_le_bytes()).collect()),
-            (SLOTS, (count as u64).to_le_bytes().to_vec()),
+            (SLOTS, (slots.len() as u64).to_le_bytes().to_vec()),
             (TABLES, tables.bytes()),
             (SCRATCH, scratch),
             (CODE, code(&slots)),

@@ -20,6 +20,7 @@
 pub mod compare;
 pub mod coverage;
 pub mod csrs;
+pub mod exceptions;
 pub mod image;
 pub mod layout;
 pub mod operands;

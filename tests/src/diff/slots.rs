@@ -264,13 +264,24 @@ impl<'a> Maker<'a> {
         let many = if s.offset % SLOT == 30 || self.rng.chance(80) { 1 } else { 2 + self.rng.below(2) };
         for _ in 0..many {
             let insn = self.random(&self.filters.plain);
+            let reads = u64::from(insn.x_reads()) | u64::from(insn.f_reads()) << 32;
+            let new =
+                (0..64u8).filter(|r| reads >> r & 1 != 0 && s.operands.iter().all(|(n, _)| n != r)).count();
+            if s.operands.len() + new > 4 {
+                break;
+            }
             self.fill(s, &insn);
             self.push(s, &insn);
         }
     }
 
+    /// Whether the slot's data accesses are translated.
+    fn translated(&self, s: &Slot) -> bool {
+        self.phase.satp != 0 && (s.mode != Mode::Machine || s.mstatus >> 17 & 1 != 0)
+    }
+
     /// A virtual address for data of `size` bytes in the slot's mode, and the physical one to watch.
-    fn target(&mut self, s: &Slot, size: u64) -> (u64, u64) {
+    fn target(&mut self, s: &Slot, size: u64, stores: bool) -> (u64, u64) {
         let align = match self.rng.below(10) {
             0..7 => size,
             _ => 1,
@@ -280,14 +291,20 @@ impl<'a> Maker<'a> {
             0 => (1 + self.rng.below(14)) * 0x1000 - self.rng.below(size.max(1)),
             _ => self.rng.below(SCRATCH_SIZE - 64) / align * align,
         };
-        let translated = self.phase.satp != 0 && (s.mode != Mode::Machine || s.mstatus >> 17 & 1 != 0);
-        if translated {
+        if self.translated(s) {
             return self.tables.target(self.rng, offset);
         }
+        let open = s.mode == Mode::Machine && s.mstatus >> 17 & 1 == 0;
         match self.rng.below(24) {
             0 => (NOWHERE + offset, SCRATCH),
-            1 => (RAM + RAM_SIZE - 1 - self.rng.below(8), SCRATCH),
-            2 => (self.rng.next_u64() | 1 << [55, 56, 57, 63][self.rng.below(4) as usize], SCRATCH),
+            // QEMU writes the first half of a store over the end of RAM before it faults.
+            1 if !stores => (RAM + RAM_SIZE - 1 - self.rng.below(8), SCRATCH),
+            // Beyond what pmpaddr can say, QEMU's all ones still match.
+            2 => {
+                let high = if open { [55, 56, 57, 63][self.rng.below(4) as usize] } else { 54 };
+                let low = if open { u64::MAX } else { (1 << 54) - 1 };
+                (self.rng.next_u64() & low | 1 << high, SCRATCH)
+            }
             _ => (SCRATCH + offset, SCRATCH + offset),
         }
     }
@@ -296,7 +313,9 @@ impl<'a> Maker<'a> {
         let zero = self.rng.chance(2);
         let insn = self.random(if zero { &self.filters.zero_base } else { &self.filters.memory });
         self.access(s, &insn);
-        if self.rng.chance(12) {
+        // QEMU asks for the first and the last byte of a cache block only, so a rule inside it is not compared.
+        let block = matches!(insn.op.effect(), Effect::Cache | Effect::CacheZero);
+        if !block && self.rng.chance(12) {
             self.protect(s);
         }
     }
@@ -304,7 +323,12 @@ impl<'a> Maker<'a> {
     /// `insn`, which accesses memory, at some address.
     fn access(&mut self, s: &mut Slot, insn: &Insn) {
         let size = insn.op.effect().writes().or(insn.op.effect().reads()).unwrap_or(0);
-        let (va, pa) = self.target(s, if size == 0 { 64 } else { size.into() });
+        let size = if size == 0 { 64 } else { size.into() };
+        let (mut va, pa) = self.target(s, size, insn.op.effect().writes().is_some());
+        if matches!(insn.op.effect(), Effect::Conditional(_)) && pa == SCRATCH && !self.translated(s) {
+            // Without memory there, QEMU's SC fails before it faults.
+            va = SCRATCH;
+        }
         if insn.rs1 != 0 {
             give(s, insn.rs1, va.wrapping_sub(insn.imm as i64 as u64));
         }
@@ -327,8 +351,12 @@ impl<'a> Maker<'a> {
         }
         self.set(s, 0x3b3, u64::MAX);
         let r = self.rng.next_u64();
-        let last = if self.rng.chance(80) { 0x1f << 24 } else { 0 };
-        self.set(s, 0x3a0, r & 0x1f1f1f | last);
+        // One entry is always on: without any, QEMU's mret itself faults.
+        let last = if self.rng.chance(80) { 0x1f << 24 } else { 0x18 << 24 };
+        // W without R is reserved.
+        let legal = |b: u64| if b & 3 == 2 { b | 1 } else { b };
+        let low = (0..3).fold(0, |v, i| v | legal(r >> (8 * i) & 0x1f) << (8 * i));
+        self.set(s, 0x3a0, low | last);
     }
 
     fn jump(&mut self, s: &mut Slot) {
@@ -398,7 +426,10 @@ impl<'a> Maker<'a> {
         };
         let n = insn.imm as u16;
         if insn.op.form() == Form::Csr && insn.rs1 != 0 {
-            let v = csrs::source(self.rng, n, insn.op == Op::Csrrw);
+            let mut v = csrs::source(self.rng, n, insn.op == Op::Csrrw);
+            if csrs::policy(n) == Policy::Satp && s.mode != Mode::Machine && self.phase.satp != 0 {
+                v |= 8 << 60;
+            }
             give(s, insn.rs1, v);
         }
         self.push(s, &insn);
@@ -416,7 +447,7 @@ impl<'a> Maker<'a> {
             // A trap that is delegated to nowhere would come again for ever.
             undelegate(s);
         }
-        let pending = !matches!(n, 0x105 | 0x180 | 0x305) && self.rng.chance(30);
+        let pending = !matches!(n, 0x105 | 0x14d | 0x180 | 0x305) && self.rng.chance(30);
         if pending {
             let r = self.rng.next_u64();
             self.set(s, 0x303, r & 0x222);
@@ -437,7 +468,8 @@ impl<'a> Maker<'a> {
         match csrs::policy(n) {
             Policy::Vector if whole => !immediate && insn.rs1 != 0,
             Policy::Vector => !immediate || insn.rs1 < 4,
-            Policy::Satp => s.mode == Mode::Machine || !(immediate && !whole),
+            // S mode's next fetch is to be translated: untranslated, it would be in QEMU's PCI window.
+            Policy::Satp => s.mode == Mode::Machine || !immediate && insn.rs1 != 0 && insn.op != Op::Csrrc,
             Policy::Counter => !crossing,
             _ => true,
         }
@@ -542,7 +574,7 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// LR, perhaps something, SC: at the same place or elsewhere, of the same width or not.
+    /// LR, perhaps something, SC: at the same place or elsewhere.
     fn reservation(&mut self, s: &mut Slot) {
         if s.offset % SLOT == 30 {
             return self.plain(s);
@@ -552,8 +584,8 @@ impl<'a> Maker<'a> {
             let order = (r >> 40) as u32 & 3;
             (funct5 << 27 | order << 25 | rs2 << 20 | rs1 << 15 | (2 + wide as u32) << 12 | rd << 7 | 0x2f, 4)
         };
-        let (lr_wide, sc_wide) = (r & 1, if r >> 1 & 7 == 0 { r >> 4 & 1 } else { r & 1 });
-        let (va, pa) = self.target(s, 8);
+        let wide = r & 1;
+        let (va, pa) = self.target(s, 8, true);
         let elsewhere = match r >> 8 & 7 {
             0 => va.wrapping_add(8),
             1 => va ^ 4,
@@ -564,17 +596,17 @@ impl<'a> Maker<'a> {
         let v = operands::integer(self.rng);
         give(s, 12, v);
         s.watch = watch(pa);
-        s.code.push(amo(2, lr_wide, 13, 10, 0));
+        s.code.push(amo(2, wide, 13, 10, 0));
         match r >> 16 & 7 {
             0 => s.code.push((0x00c5_3023, 4)), // sd a2, (a0)
             1 => s.code.push((0x00c5_b023, 4)), // sd a2, (a1)
             2 => s.code.push((0x0005_b703, 4)), // ld a4, (a1)
-            3 => s.code.push(amo(2, lr_wide, 14, 11, 0)),
+            3 => s.code.push(amo(2, wide, 14, 11, 0)),
             _ => {}
         }
-        s.code.push(amo(3, sc_wide, 15, 11, 12));
+        s.code.push(amo(3, wide, 15, 11, 12));
         if r >> 20 & 3 == 0 {
-            s.code.push(amo(3, sc_wide, 16, 11, 12));
+            s.code.push(amo(3, wide, 16, 11, 12));
         }
         debug_assert!(self.fits(s));
     }
