@@ -9,6 +9,7 @@
 use crate::error::{Error, Result};
 use crate::mirror::Source;
 use crate::progress::Cancel;
+use crate::proxied::HttpProxy;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -35,6 +36,8 @@ pub struct Wanted {
 #[derive(Clone)]
 pub struct Client {
     agent: ureq::Agent,
+    /// Set where the proxy is one for plain HTTP; the agent's own use of it is for https only.
+    http_proxy: Option<HttpProxy>,
     cancel: Cancel,
     pause: Duration,
 }
@@ -62,7 +65,13 @@ impl Client {
             .timeout_recv_response(Some(STALL))
             .timeout_per_read(Some(STALL))
             .build();
-        Ok(Client { agent: config.new_agent(), cancel: cancel.clone(), pause: Duration::from_millis(500) })
+        let http_proxy = source.proxy.as_deref().and_then(HttpProxy::parse);
+        Ok(Client {
+            agent: config.new_agent(),
+            http_proxy,
+            cancel: cancel.clone(),
+            pause: Duration::from_millis(500),
+        })
     }
 
     /// A small file whose hash is not known beforehand (a Release), at most `limit` bytes.
@@ -222,21 +231,19 @@ impl Client {
     }
 
     fn get(&self, url: &str, from: u64) -> Attempted<Answer> {
-        let mut request = self.agent.get(url);
-        if from > 0 {
-            request = request.header("Range", format!("bytes={from}-"));
-        }
-        let answer = request.call().map_err(|e| match e {
-            ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl | ureq::Error::Http(_) => {
-                Attempt::Fatal(Error::BadSetting { what: format!("the address {url:?}"), why: e.to_string() })
+        let (status, range, len, body) = match self.http_proxy.as_ref().filter(|_| url.starts_with("http://"))
+        {
+            Some(proxy) => {
+                let r = proxy.get(url, from, CONNECT, STALL).map_err(|e| Attempt::Again(e.to_string()))?;
+                // A proxy may keep the connection open: the body ends where it said.
+                let body = r.body.take(r.content_length.unwrap_or(u64::MAX));
+                (r.status, r.content_range, r.content_length, Box::new(body) as Box<dyn Read>)
             }
-            other => Attempt::Again(other.to_string()),
-        })?;
-        let status = answer.status().as_u16();
+            None => self.get_direct(url, from)?,
+        };
         let start = match status {
             200 => 0,
             206 => {
-                let range = answer.headers().get("content-range").and_then(|v| v.to_str().ok()).unwrap_or("");
                 let start = range.strip_prefix("bytes ").and_then(|r| r.split('-').next());
                 match start.and_then(|s| s.trim().parse::<u64>().ok()) {
                     Some(start) if start == from => start,
@@ -255,12 +262,25 @@ impl Client {
             }
             other => return Err(Attempt::Again(format!("HTTP status {other}"))),
         };
-        let len = answer.body().content_length();
-        Ok(Answer {
-            start,
-            len,
-            body: Box::new(answer.into_body().into_with_config().limit(u64::MAX).reader()),
-        })
+        Ok(Answer { start, len, body })
+    }
+
+    /// Status, Content-Range, length and body.
+    fn get_direct(&self, url: &str, from: u64) -> Attempted<(u16, String, Option<u64>, Box<dyn Read>)> {
+        let mut request = self.agent.get(url);
+        if from > 0 {
+            request = request.header("Range", format!("bytes={from}-"));
+        }
+        let answer = request.call().map_err(|e| match e {
+            ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl | ureq::Error::Http(_) => {
+                Attempt::Fatal(Error::BadSetting { what: format!("the address {url:?}"), why: e.to_string() })
+            }
+            other => Attempt::Again(other.to_string()),
+        })?;
+        let range =
+            answer.headers().get("content-range").and_then(|v| v.to_str().ok()).unwrap_or("").to_owned();
+        let (status, len) = (answer.status().as_u16(), answer.body().content_length());
+        Ok((status, range, len, Box::new(answer.into_body().into_with_config().limit(u64::MAX).reader())))
     }
 }
 

@@ -31,6 +31,7 @@ mod kernel;
 mod mirror;
 mod module;
 mod progress;
+mod proxied;
 mod pull;
 mod record;
 mod release;

@@ -67,6 +67,12 @@ struct Mirror {
     source: Source,
 }
 
+/// Of `/path`, or of the whole address that a proxy is given.
+fn path_of(target: &str) -> String {
+    let path = target.strip_prefix("http://").map_or(target, |r| r.split_once('/').map_or("", |(_, p)| p));
+    path.trim_start_matches('/').to_owned()
+}
+
 fn serve(stream: TcpStream, site: &Mutex<Site>) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
@@ -80,7 +86,7 @@ fn serve(stream: TcpStream, site: &Mutex<Site>) -> std::io::Result<()> {
             }
             line.clear();
         }
-        let Some(path) = first.split(' ').nth(1).map(|p| p.trim_start_matches('/').to_owned()) else {
+        let Some(path) = first.split(' ').nth(1).map(path_of) else {
             return Ok(());
         };
         let (body, cut) = {
@@ -436,6 +442,17 @@ fn wrong_bytes_are_refused_and_not_kept() {
         assert!(matches!(result, Err(Error::HashMismatch { .. })), "{result:?}");
         assert!(!m.dir.path().join(format!("{}.part", want.sha256)).exists());
     }
+}
+
+#[test]
+fn plain_http_goes_through_a_proxy_by_whole_address() {
+    let mut m = Mirror::new();
+    // The test's server plays the proxy of a mirror whose name does not exist.
+    m.source.proxy = Some(m.source.mirror.clone());
+    m.source.mirror = "http://mirror.invalid".into();
+    m.open(1).unwrap();
+    let e = m.with(false, |a| a.client.small("http://mirror.invalid/none", 9)).0.unwrap_err();
+    assert!(matches!(e, Error::NotFound { .. }), "{e}");
 }
 
 #[test]
