@@ -265,8 +265,7 @@ impl Client {
         Ok(Answer { start, len, body })
     }
 
-    /// Status, Content-Range, length and body.
-    fn get_direct(&self, url: &str, from: u64) -> Attempted<(u16, String, Option<u64>, Box<dyn Read>)> {
+    fn get_direct(&self, url: &str, from: u64) -> Attempted<Raw> {
         let mut request = self.agent.get(url);
         if from > 0 {
             request = request.header("Range", format!("bytes={from}-"));
@@ -283,6 +282,9 @@ impl Client {
         Ok((status, range, len, Box::new(answer.into_body().into_with_config().limit(u64::MAX).reader())))
     }
 }
+
+/// Status, Content-Range, length and body.
+type Raw = (u16, String, Option<u64>, Box<dyn Read>);
 
 struct Answer {
     start: u64,
