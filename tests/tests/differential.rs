@@ -42,7 +42,7 @@ struct Total {
 }
 
 fn one(harness: &[u8], filters: &Filters, seed: u64, slots: usize, total: &Mutex<Total>) -> Result<()> {
-    let stop = std::env::var("STRATA_DIFF_STOP").ok().and_then(|n| n.parse().ok());
+    let stop = std::env::var("STRATA_DIFF_STOP").ok().and_then(|n| n.parse::<usize>().ok());
     let image = Image::new(harness, filters, seed, slots, stop);
     let qemu = on_qemu(&image)?;
     let ours = on_soft(&image)?;
@@ -60,7 +60,17 @@ fn one(harness: &[u8], filters: &Filters, seed: u64, slots: usize, total: &Mutex
         && let Some((at, q, o)) = compare::memory(&qemu, &ours)
     {
         let place = compare::place(at);
-        t.reports.push(format!("seed {seed:#x}: at the end {place} is {q:#x} on QEMU, {o:#x} here"));
+        let last = if stop.is_some() {
+            compare::explain(
+                &image,
+                &qemu,
+                &ours,
+                &compare::Mismatch { slot: image.slots.len() - 1, words: Vec::new() },
+            )
+        } else {
+            String::new()
+        };
+        t.reports.push(format!("seed {seed:#x}: at the end {place} is {q:#x} on QEMU, {o:#x} here\n{last}"));
     }
     Ok(())
 }

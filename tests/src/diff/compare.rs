@@ -91,10 +91,13 @@ pub fn logs(
     found
 }
 
-/// The first bytes of page tables and scratch memory that differ at the end, as an address and both values.
-pub fn memory(qemu: &Outcome, ours: &Outcome) -> Option<(u64, u8, u8)> {
-    let at = qemu.memory.iter().zip(&ours.memory).position(|(q, o)| q != o)?;
-    Some((TABLES + at as u64, qemu.memory[at], ours.memory[at]))
+/// The first word of page tables and scratch memory that differs at the end, as an address and both values.
+pub fn memory(qemu: &Outcome, ours: &Outcome) -> Option<(u64, u64, u64)> {
+    let words =
+        |o: &Outcome| o.memory.as_chunks::<8>().0.iter().map(|w| u64::from_le_bytes(*w)).collect::<Vec<_>>();
+    let (q, o) = (words(qemu), words(ours));
+    let at = q.iter().zip(&o).position(|(q, o)| q != o)?;
+    Some((TABLES + at as u64 * 8, q[at], o[at]))
 }
 
 /// Where an address of [`memory`] lies.

@@ -79,9 +79,10 @@ pub const EXCEPTIONS: &[Exception] = &[
         },
     },
     Exception {
-        why: "without menvcfg.STCE, STIP is what software wrote; QEMU's follows a write to stimecmp even then",
+        why: "without menvcfg.STCE, STIP is what software wrote; QEMU's follows stimecmp even then",
         covers: |slot, w, q, o| {
-            let written = slot.code.iter().any(|(raw, _)| raw >> 20 == 0x14d && raw & 0x7f == 0x73);
+            let written =
+                slot.code.iter().any(|(raw, _)| matches!(raw >> 20, 0x14d | 0x30a) && raw & 0x7f == 0x73);
             w == word::MIP && written && q[w] ^ o[w] == 1 << 5
         },
     },
@@ -110,8 +111,8 @@ pub const EXCEPTIONS: &[Exception] = &[
         },
     },
     Exception {
-        why: "an operation that only accrues flags makes FS dirty, as the manual demands; QEMU's compares and conversions \
-              to integers do not",
+        why: "what writes fcsr, if only by accruing flags or writing what is there, makes FS dirty, as the manual demands; \
+              QEMU's compares, conversions to integers and CSRRC of 0 do not",
         covers: |slot, w, q, o| {
             const FS: u64 = 3 << 13 | 1 << 63;
             let floats =

@@ -127,13 +127,18 @@ impl Tables {
     }
 
     /// A virtual address for data, and the physical one it means if it means scratch memory.
-    pub fn target(&self, rng: &mut SplitMix64, offset: u64) -> (u64, u64) {
+    ///
+    /// For an AMO never one that may be read but not written: QEMU reads it, and sets A, before it finds that.
+    pub fn target(&self, rng: &mut SplitMix64, offset: u64, amo: bool) -> (u64, u64) {
         let in_scratch = SCRATCH - RAM + offset;
         let physical = SCRATCH + offset;
         match rng.below(20) {
             0..12 => {
-                let page = rng.below(SINGLE);
-                let pte = self.words[Page::Data as usize * 512 + page as usize];
+                let pte = |page: &u64| self.words[Page::Data as usize * 512 + *page as usize];
+                let first = rng.below(SINGLE);
+                let fits = |page: &u64| !amo || pte(page) & (R | W) != R;
+                let page = (first..SINGLE).chain(0..first).find(fits).unwrap_or(first);
+                let pte = pte(&page);
                 let pa = pte << 2 & 0xff_ffff_ffff_f000;
                 let known = (SCRATCH..SCRATCH + SCRATCH_SIZE).contains(&pa);
                 let low = offset & 0xfff;
@@ -180,5 +185,7 @@ fn random_leaf(rng: &mut SplitMix64, index: u64) -> u64 {
     };
     // QEMU writes the first half of a store that goes on into nothing.
     let flags = if pa == NOWHERE { flags & !W } else { flags };
+    // QEMU sets A and D before it sees that there is no such NAPOT size.
+    let flags = if high == NAPOT { flags | A | D } else { flags };
     pa >> 2 | flags | high | (r >> 32 & 3) << 8
 }

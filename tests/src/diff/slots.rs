@@ -281,7 +281,7 @@ impl<'a> Maker<'a> {
     }
 
     /// A virtual address for data of `size` bytes in the slot's mode, and the physical one to watch.
-    fn target(&mut self, s: &Slot, size: u64, stores: bool) -> (u64, u64) {
+    fn target(&mut self, s: &Slot, size: u64, effect: Effect) -> (u64, u64) {
         let align = match self.rng.below(10) {
             0..7 => size,
             _ => 1,
@@ -292,13 +292,13 @@ impl<'a> Maker<'a> {
             _ => self.rng.below(SCRATCH_SIZE - 64) / align * align,
         };
         if self.translated(s) {
-            return self.tables.target(self.rng, offset);
+            return self.tables.target(self.rng, offset, matches!(effect, Effect::Amo(_)));
         }
         let open = s.mode == Mode::Machine && s.mstatus >> 17 & 1 == 0;
         match self.rng.below(24) {
             0 => (NOWHERE + offset, SCRATCH),
             // QEMU writes the first half of a store over the end of RAM before it faults.
-            1 if !stores => (RAM + RAM_SIZE - 1 - self.rng.below(8), SCRATCH),
+            1 if effect.writes().is_none() => (RAM + RAM_SIZE - 1 - self.rng.below(8), SCRATCH),
             // Beyond what pmpaddr can say, QEMU's all ones still match.
             2 => {
                 let high = if open { [55, 56, 57, 63][self.rng.below(4) as usize] } else { 54 };
@@ -311,7 +311,10 @@ impl<'a> Maker<'a> {
 
     fn memory(&mut self, s: &mut Slot) {
         let zero = self.rng.chance(2);
-        let insn = self.random(if zero { &self.filters.zero_base } else { &self.filters.memory });
+        let mut insn = self.random(if zero { &self.filters.zero_base } else { &self.filters.memory });
+        while insn.rs1 == 0 && matches!(insn.op.effect(), Effect::Conditional(_)) {
+            insn = self.random(&self.filters.memory);
+        }
         self.access(s, &insn);
         // QEMU asks for the first and the last byte of a cache block only, so a rule inside it is not compared.
         let block = matches!(insn.op.effect(), Effect::Cache | Effect::CacheZero);
@@ -324,7 +327,7 @@ impl<'a> Maker<'a> {
     fn access(&mut self, s: &mut Slot, insn: &Insn) {
         let size = insn.op.effect().writes().or(insn.op.effect().reads()).unwrap_or(0);
         let size = if size == 0 { 64 } else { size.into() };
-        let (mut va, pa) = self.target(s, size, insn.op.effect().writes().is_some());
+        let (mut va, pa) = self.target(s, size, insn.op.effect());
         if matches!(insn.op.effect(), Effect::Conditional(_)) && pa == SCRATCH && !self.translated(s) {
             // Without memory there, QEMU's SC fails before it faults.
             va = SCRATCH;
@@ -585,7 +588,7 @@ impl<'a> Maker<'a> {
             (funct5 << 27 | order << 25 | rs2 << 20 | rs1 << 15 | (2 + wide as u32) << 12 | rd << 7 | 0x2f, 4)
         };
         let wide = r & 1;
-        let (va, pa) = self.target(s, 8, true);
+        let (va, pa) = self.target(s, 8, Effect::Conditional(8));
         let elsewhere = match r >> 8 & 7 {
             0 => va.wrapping_add(8),
             1 => va ^ 4,
