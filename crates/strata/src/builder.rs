@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use strata_block::{Disk, OpenOptions, open_disk};
+use strata_block::{Disk, Format, OpenOptions, open_disk};
 use strata_engine::Entropy;
 use strata_image::{GuestError, GuestJob, GuestRunner};
 use strata_machine::loader::{Placement, Source};
@@ -71,7 +71,11 @@ fn start(job: &GuestJob) -> Result<(Machine, OwnedFd), Fault> {
     let disks = job
         .disks
         .iter()
-        .map(|d| open_disk(OpenOptions::new(d, "image-build")).map_err(Fault::from))
+        .map(|d| {
+            // Raw by definition: one of them is a bare tar archive, which a probe would refuse as a disk.
+            let options = OpenOptions { format: Some(Format::Raw), ..OpenOptions::new(d, "image-build") };
+            open_disk(options).map_err(Fault::from)
+        })
         .collect::<Result<Vec<Box<dyn Disk>>, _>>()?;
     let spec = MachineSpec {
         harts: 1,

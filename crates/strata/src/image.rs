@@ -90,12 +90,28 @@ fn pull(name: &str, source: &SourceArgs) -> Result<Image> {
     shown(|host| image::pull(&store, &request(name, source), host))
 }
 
-fn update_kernel(_args: &PullArgs) -> Result<u8> {
-    Err(Error::new(Kind::Refused, "not yet"))
+fn update_kernel(args: &PullArgs) -> Result<u8> {
+    let store = store()?;
+    let name = image::canonical_name(&args.image);
+    let image = shown(|host| image::update_kernel(&store, &name, &request(&args.image, &args.source), host))?;
+    let release = image.record.kernel.map(|k| k.release).unwrap_or_default();
+    print(format!("{} {release}\n", image.record.name).as_bytes());
+    Ok(0)
 }
 
-fn import(_args: crate::args::ImportArgs) -> Result<u8> {
-    Err(Error::new(Kind::Refused, "not yet"))
+fn import(args: crate::args::ImportArgs) -> Result<u8> {
+    let store = store()?;
+    let stem = args.file.file_stem().map(|s| s.to_string_lossy().to_lowercase());
+    let request = image::ImportRequest {
+        name: args.name.or(stem).unwrap_or_default(),
+        disk: args.file,
+        kernel: args.kernel,
+        initrd: args.initrd,
+        cmdline: args.append.unwrap_or_default(),
+    };
+    let image = shown(|host| image::import(&store, &request, host.progress, host.cancel))?;
+    print(format!("{}\n", image.record.name).as_bytes());
+    Ok(0)
 }
 
 fn list() -> Result<u8> {
