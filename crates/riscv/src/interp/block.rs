@@ -31,8 +31,9 @@ pub(crate) const MAX_INSNS: usize = 60;
 const SLOTS: usize = 1 << 15;
 /// Blocks known by physical address: a kernel's boot touches some tens of thousands.
 const KNOWN: usize = 1 << 16;
-/// Instructions kept (16 bytes each) before everything is dropped: blocks that lost their place in `known` pile up.
-const MAX_CODE: usize = 1 << 20;
+/// Instructions kept before everything is dropped: blocks that lost their place in `known` pile up. 4 MiB a hart, so that
+/// a machine's own memory stays small; decoding all of it anew takes some 6 ms, once in a long while.
+const MAX_CODE: usize = 1 << 18;
 
 /// A block: a range of the code, and its bytes in guest memory.
 #[derive(Clone, Copy, Default)]
@@ -80,12 +81,19 @@ fn known_index(pa: u64) -> usize {
     ((pa >> 1) ^ (pa >> 17)) as usize & (KNOWN - 1)
 }
 
+/// Reserved at once, touched as it fills: growing by doubling would hold twice the memory for a moment.
+fn room_for_code() -> Vec<Insn> {
+    let mut code = Vec::with_capacity(MAX_CODE + MAX_INSNS);
+    code.push(NOTHING);
+    code
+}
+
 impl BlockCache {
     /// Empty.
     pub fn new() -> BlockCache {
         let slots = vec![NO_SLOT; SLOTS].into_boxed_slice();
         let slots = slots.try_into().unwrap_or_else(|_| Box::new([NO_SLOT; SLOTS]));
-        BlockCache { slots, known: vec![UNKNOWN; KNOWN].into(), code: vec![NOTHING] }
+        BlockCache { slots, known: vec![UNKNOWN; KNOWN].into(), code: room_for_code() }
     }
 
     /// The instructions of `block`.
