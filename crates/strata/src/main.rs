@@ -28,6 +28,7 @@ use strata_vmm::{Kind, Result};
 fn main() -> ExitCode {
     // A machine's process must begin before anything is opened here.
     let mut words = std::env::args_os().skip(1);
+    log_to_stderr();
     if words.next().is_some_and(|w| w == strata_vmm::launch::SUBCOMMAND) && words.next().is_none() {
         return strata_vmm::child_main();
     }
@@ -47,6 +48,13 @@ fn main() -> ExitCode {
             ExitCode::from(e.kind.code())
         }
     }
+}
+
+/// Warnings by default; `STRATA_LOG=debug` (or a filter such as `strata_devices=trace`) for more.
+fn log_to_stderr() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("STRATA_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
 }
 
 fn dispatch(command: Command) -> Result<u8> {
