@@ -1,0 +1,64 @@
+//! The bare-metal programs of `guests/`, each on QEMU and on our machine. They check themselves; the code of a failure
+//! is the line of the check that failed.
+
+use anyhow::{Context, Result, ensure};
+use std::time::Duration;
+use strata_e2e::{guest, qemu, soft, tools};
+use strata_machine::Exit;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn passes_on_both(name: &str, harts: usize, options: &[&str]) -> Result<()> {
+    if !tools::have(&[tools::GCC, tools::QEMU]) {
+        return Ok(());
+    }
+    let tmp = tempfile::tempdir()?;
+    let elf = tmp.path().join(name);
+    guest::build(&["start.S", "trap.c", &format!("{name}.c")], options, &elf)?;
+    let (status, _) = qemu::run_virt(&elf, harts, LIMIT).context("on QEMU")?;
+    ensure!(
+        status.success(),
+        "{name} ended on QEMU with {status}: the number is that of the line, modulo 256"
+    );
+    let run = soft::run_machine(&elf, harts, LIMIT).context("on our machine")?;
+    ensure!(run.exit == Exit::PowerOff(0), "{name} ended on our machine with {:?}", run.exit);
+    Ok(())
+}
+
+macro_rules! guests {
+    ($($name:ident, $harts:literal, $options:expr;)*) => {
+        $(#[test]
+        fn $name() -> Result<()> {
+            let file = stringify!($name).split("_on_").next().unwrap_or_default();
+            passes_on_both(file, $harts, &$options)
+        })*
+    };
+}
+
+guests! {
+    traps, 1, [];
+    paging, 1, [];
+    interrupts, 1, [];
+    pmp, 1, [];
+    plic, 1, [];
+    code, 1, [];
+    harts_on_two, 2, ["-DHARTS=2"];
+    harts_on_four, 4, ["-DHARTS=4"];
+}
+
+#[test]
+fn htif_gives_the_exit_code() -> Result<()> {
+    if !tools::have(&[tools::GCC, tools::QEMU]) {
+        return Ok(());
+    }
+    let tmp = tempfile::tempdir()?;
+    let elf = tmp.path().join("htif");
+    guest::build(&["htif.S"], &[], &elf)?;
+    let mut c = qemu::command("spike")?;
+    c.arg("-bios").arg(&elf);
+    let (status, _) = qemu::run(c, LIMIT)?;
+    ensure!(status.code() == Some(7), "QEMU's spike machine ended with {status}");
+    let run = soft::run_machine(&elf, 1, LIMIT)?;
+    ensure!(run.exit == Exit::PowerOff(7), "ours ended with {:?}", run.exit);
+    Ok(())
+}
