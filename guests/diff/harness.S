@@ -143,7 +143,7 @@ next:
         # From here on, mstatus may give loads another meaning.
         ld      sp, 2*RECORD-8(sp)
         csrw    mstatus, sp
-        csrr    sp, mscratch
+        csrrw   sp, mscratch, zero
         mret
 
 # Runs the list at s3: pairs of a stub's address and the value for it in t0, ended by 0.

@@ -95,15 +95,6 @@ pub const EXCEPTIONS: &[Exception] = &[
         },
     },
     Exception {
-        why: "an access over the end of a page, both of which fault: QEMU translates the second before it accesses the first",
-        covers: |slot, w, q, o| {
-            let ((qc, qt), (oc, ot)) = (cause(slot, q), cause(slot, o));
-            let second_first =
-                matches!((qc, oc), (13, 5) | (15, 7)) && qt.trailing_zeros() >= 12 && qt.wrapping_sub(ot) < 8;
-            second_first && is_trap(w)
-        },
-    },
-    Exception {
         why: "CBIE = 2 is reserved and becomes 0, and CDE belongs to an extension that neither has; QEMU keeps both",
         covers: |slot, w, q, o| {
             let legal = |v: u64| v & !(1 << 60) & if v & 0x30 == 0x20 { !0x30 } else { !0 };
