@@ -42,6 +42,8 @@ struct Post {
     mail: Vec<Mail>,
     overflow: bool,
     posted: u64,
+    /// The thread sleeps: without it, waking would be a system call for nothing, at every interrupt.
+    asleep: bool,
 }
 
 /// The part of a vCPU that others share.
@@ -52,6 +54,7 @@ pub struct VcpuShared {
     timer: AtomicU64,
     kicked: AtomicBool,
     served: AtomicU64,
+    retired: AtomicU64,
     post: Mutex<Post>,
     wake: Condvar,
 }
@@ -65,6 +68,7 @@ impl Default for VcpuShared {
             timer: AtomicU64::new(u64::MAX),
             kicked: AtomicBool::new(false),
             served: AtomicU64::new(0),
+            retired: AtomicU64::new(0),
             post: Mutex::default(),
             wake: Condvar::new(),
         }
@@ -80,8 +84,10 @@ impl VcpuShared {
     fn alert(&self) {
         self.attention.store(true, SeqCst);
         // The lock orders this with a sleeper that has looked but not yet gone to sleep.
-        drop(self.post());
-        self.wake.notify_all();
+        let asleep = self.post().asleep;
+        if asleep {
+            self.wake.notify_all();
+        }
     }
 
     /// Whether something below has changed since [`VcpuShared::take_attention`]. One relaxed load: cheap enough for
@@ -197,6 +203,7 @@ impl VcpuShared {
     /// Sleeps until there is attention, or for `at_most`. The word is not cleared.
     pub fn sleep(&self, at_most: Option<Duration>) {
         let mut p = self.post();
+        p.asleep = true;
         match at_most {
             Some(d) => {
                 if !self.attention.load(SeqCst) {
@@ -209,6 +216,16 @@ impl VcpuShared {
                 }
             }
         }
-        drop(p);
+        p.asleep = false;
+    }
+
+    /// Instructions retired, as the vCPU told last: exact while it does not run, a little behind while it does.
+    pub fn retired(&self) -> u64 {
+        self.retired.load(Relaxed)
+    }
+
+    /// The vCPU tells how many instructions it has retired, every now and then.
+    pub fn set_retired(&self, count: u64) {
+        self.retired.store(count, Relaxed);
     }
 }

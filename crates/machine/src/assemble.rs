@@ -1,30 +1,29 @@
 //! From a description and open resources to a machine: the one place where engine, board, devices and memory meet.
 //!
 //! Order: RAM; harts on a bus that is still empty; interrupt controllers on the harts; devices on those; the bus,
-//! filled from the board's rows; the files, loaded; the threads. Parts are registered in board order.
+//! filled from the board's rows; the files, loaded; the threads. Parts are registered in board order, with those that
+//! are on no board among them: "sbi" and "clock" after the harts, "htif" last.
 
 use crate::console::DebugConsole;
-use crate::driver::Message;
-use crate::harts::{Harts, HartsPart};
-use crate::lifecycle::Event;
+use crate::gate::Gate;
+use crate::harts::{ClockPart, Harts, HartsPart};
 use crate::loader::{HtifSymbols, LoadError};
-use crate::machine::{Assembled, Machine, NamedPart, Rebuild, VcpuPart, mailbox};
+use crate::machine::{Assembled, Machine, NamedPart, Rebuild, TreeMaker, VcpuPart, mailbox};
 use crate::spec::{ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Resources, SlotDevice};
-use crate::vcpu_thread::SharedVcpu;
+use crate::vcpu_thread::{SharedVcpu, system_sink};
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, OnceLock};
 use strata_board::fdt::{self, FdtSpec};
-use strata_board::{MmioBus, PartId, Place, RiscvVirt, VIRTIO_SLOTS};
+use strata_board::{MmioBus, PartId, RiscvVirt, VIRTIO_SLOTS};
 use strata_devices::aclint::Aclint;
 use strata_devices::goldfish_rtc::{GoldfishRtc, RtcWorker};
-use strata_devices::htif::{self, Htif};
+use strata_devices::htif::Htif;
 use strata_devices::plic::Plic;
 use strata_devices::serial::{SerialLink, SerialWorker};
 use strata_devices::syscon::Syscon;
 use strata_devices::uart16550::Uart16550;
-use strata_devices::virtio::{self, Built, EmptySlot, Wiring};
-use strata_devices::{Mmio, Shared, SystemEvent, SystemSink, Worker};
+use strata_devices::virtio::{self, Built, Doorbell, EmptySlot, Wiring};
+use strata_devices::{Mmio, Shared, SystemSink, Worker};
 use strata_engine::{Bus, BusFault, Clock, GuestClock, IrqLine, Vcpu, VcpuShared};
 use strata_memory::GuestRam;
 use strata_riscv::{CACHE_BLOCK, Hart, HartConfig, MMU_TYPE, isa_extensions_list, isa_string};
@@ -68,15 +67,26 @@ impl Bus for LateBus {
     }
 }
 
-/// The debug console: into the UART's own stream. Input belongs to whoever reads the UART.
-struct UartConsole(Arc<SerialLink>);
+/// Registers of the UART, and the bit of LSR that says that a byte has been received.
+const RBR: u64 = 0;
+const LSR: u64 = 5;
+const LSR_READY: u64 = 1;
+
+/// The debug console: output goes into the UART's own stream; input is read from the UART's registers, as firmware on
+/// this board does it. So a driver that reads the UART itself takes the bytes that a debug console would have given.
+struct UartConsole {
+    link: Arc<SerialLink>,
+    uart: Shared<Uart16550>,
+}
 
 impl DebugConsole for UartConsole {
     fn write(&self, bytes: &[u8]) -> usize {
-        self.0.send(bytes)
+        self.link.send(bytes)
     }
-    fn read(&self, _limit: usize) -> Vec<u8> {
-        Vec::new()
+    fn read(&self, limit: usize) -> Vec<u8> {
+        let mut uart = self.uart.lock().unwrap_or_else(|e| e.into_inner());
+        let mut byte = || (uart.read(LSR, 1) & LSR_READY != 0).then(|| uart.read(RBR, 1) as u8);
+        std::iter::from_fn(&mut byte).take(limit).collect()
     }
 }
 
@@ -88,6 +98,7 @@ struct Builder {
     bus: strata_board::BusBuilder,
     parts: Vec<NamedPart>,
     workers: Vec<Box<dyn Worker>>,
+    doorbells: Vec<Doorbell>,
 }
 
 impl Builder {
@@ -106,6 +117,7 @@ impl Builder {
     fn add_virtio<D: virtio::Device>(&mut self, slot: u64, built: Built<D>) {
         self.add(PartId::VirtioMmio, slot, built.device);
         self.workers.push(built.worker);
+        self.doorbells.push(built.doorbell);
     }
 }
 
@@ -120,7 +132,7 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
     let clock = Arc::new(GuestClock::stopped_at(0));
     let bus = Arc::new(LateBus::default());
     let (driver, inbox) = mailbox();
-    let sink = system_sink(driver.clone());
+    let gate = Gate::new(driver.clone());
 
     let kernel_only = placement.firmware.is_none();
     let mut vcpus: Vec<SharedVcpu> = Vec::new();
@@ -132,17 +144,29 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
         vcpus.push(Arc::new(Mutex::new(Box::new(hart))));
     }
     let harts = Arc::new(Harts::new(vcpus.len()));
+    let sink = system_sink(gate.clone(), shared.clone());
 
     let plic = Arc::new(Mutex::new(Plic::new(shared.clone())));
     let bus_builder = MmioBus::builder();
-    let mut b = Builder { ram, clock, plic, bus: bus_builder, parts: Vec::new(), workers: Vec::new() };
+    let mut b =
+        Builder { ram, clock, plic, bus: bus_builder, parts: vec![], workers: vec![], doorbells: vec![] };
     for (i, v) in vcpus.iter().enumerate() {
         b.parts.push(NamedPart { name: format!("hart{i}"), part: Arc::new(Mutex::new(VcpuPart(v.clone()))) });
     }
     b.parts.push(NamedPart { name: "sbi".into(), part: Arc::new(Mutex::new(HartsPart(harts.clone()))) });
+    b.parts.push(NamedPart { name: "clock".into(), part: Arc::new(Mutex::new(ClockPart(b.clock.clone()))) });
     let htif = placement.firmware.as_ref().map(|f| f.htif()).transpose()?.flatten();
-    let debug = add_platform(&mut b, &shared, console, &sink, htif)?;
+    // A program with HTIF has its console there; the UART then only prints.
+    let ConsoleFds { input, output } = console;
+    let (uart_input, htif) = match htif {
+        Some(words) => (None, Some((words, input, output.try_clone().map_err(BuildError::Device)?))),
+        None => (Some(input), None),
+    };
+    let debug = add_platform(&mut b, &shared, (uart_input, output), &sink)?;
     add_slots(&mut b, spec, disks, nics, entropy)?;
+    if let Some((words, input, output)) = htif {
+        add_htif(&mut b, words, (input, output), &sink)?;
+    }
     bus.0.set(b.bus.build()?).map_err(|_| BuildError::Spec("the bus was filled twice".into()))?;
 
     let mut rebuild = Rebuild {
@@ -155,8 +179,20 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
         entropy: boot_entropy,
     };
     rebuild.load()?;
-    let (workers, clock) = (b.workers, b.clock);
-    Machine::spawn(Assembled { rebuild, shared, workers, clock, console: debug, inbox, driver })
+    Machine::spawn(Assembled {
+        rebuild,
+        shared,
+        workers: b.workers,
+        clock: b.clock,
+        console: debug,
+        doorbells: b.doorbells,
+        gate,
+        system: sink,
+        inbox,
+        driver,
+        #[cfg(test)]
+        bus,
+    })
 }
 
 fn check(spec: &MachineSpec, resources: &Resources) -> Result<(), BuildError> {
@@ -193,25 +229,12 @@ fn check(spec: &MachineSpec, resources: &Resources) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn system_sink(driver: Sender<Message>) -> SystemSink {
-    let driver = Mutex::new(driver);
-    Arc::new(move |event| {
-        let event = match event {
-            SystemEvent::PowerOff(code) => Event::PowerOff(code),
-            SystemEvent::Reset => Event::Reset,
-        };
-        // A machine that has ended has no driver to tell.
-        let _ = driver.lock().unwrap_or_else(|e| e.into_inner()).send(Message::Happened(event));
-    })
-}
-
-/// Everything but virtio.
+/// Everything but virtio and HTIF.
 fn add_platform(
     b: &mut Builder,
     shared: &[Arc<VcpuShared>],
-    console: ConsoleFds,
+    (input, output): (Option<OwnedFd>, OwnedFd),
     sink: &SystemSink,
-    htif: Option<HtifSymbols>,
 ) -> Result<Arc<dyn DebugConsole>, BuildError> {
     let clock = b.clock.clone() as Arc<dyn Clock>;
     b.add(PartId::Syscon, 0, Arc::new(Mutex::new(Syscon::new(sink.clone()))));
@@ -222,21 +245,12 @@ fn add_platform(
     b.add(PartId::Clint, 0, Arc::new(Mutex::new(Aclint::new(shared.to_vec(), clock))));
     b.add(PartId::Plic, 0, b.plic.clone());
 
-    // A program with HTIF has its console there; the UART then only prints.
-    let ConsoleFds { input, output } = console;
-    let (uart_input, htif_console) = match htif {
-        Some(_) => (None, Some((input, output.try_clone().map_err(BuildError::Device)?))),
-        None => (Some(input), None),
-    };
     let link = SerialLink::new().map_err(BuildError::Device)?;
     let uart = Arc::new(Mutex::new(Uart16550::new(b.line(PartId::Uart0, 0), link.clone())));
-    let worker = SerialWorker::new("uart0", uart.clone(), link.clone(), uart_input, Some(output));
+    let worker = SerialWorker::new("uart0", uart.clone(), link.clone(), input, Some(output));
     b.workers.push(Box::new(worker.map_err(BuildError::Device)?));
-    b.add(PartId::Uart0, 0, uart);
-    if let (Some(symbols), Some(console)) = (htif, htif_console) {
-        add_htif(b, symbols, console, sink)?;
-    }
-    Ok(Arc::new(UartConsole(link)))
+    b.add(PartId::Uart0, 0, uart.clone());
+    Ok(Arc::new(UartConsole { link, uart }))
 }
 
 /// The HTIF words lie over RAM, wherever the program has them.
@@ -251,11 +265,8 @@ fn add_htif(
     let worker = SerialWorker::new("htif", device.clone(), link, Some(input), Some(output));
     b.workers.push(Box::new(worker.map_err(BuildError::Device)?));
     b.parts.push(NamedPart { name: "htif".into(), part: device.clone() });
-    for (name, base, offset) in
-        [("tohost", symbols.tohost, 0), ("fromhost", symbols.fromhost, htif::FROMHOST)]
-    {
-        b.ram.trap(base)?;
-        let place = Place { name: name.into(), base, size: 8, offset, widths: 4 + 8 };
+    for place in RiscvVirt::htif(symbols.tohost, Some(symbols.fromhost)) {
+        b.ram.trap(place.base)?;
         b.bus = std::mem::take(&mut b.bus).add(place, device.clone());
     }
     Ok(())
@@ -296,8 +307,6 @@ fn add_slots(
     }
     Ok(())
 }
-
-type TreeMaker = Box<dyn Fn(Option<(u64, u64)>, [u8; 32]) -> Result<Vec<u8>, BuildError> + Send>;
 
 fn tree_maker(spec: &MachineSpec) -> TreeMaker {
     let spec = spec.clone();

@@ -1,8 +1,9 @@
-//! Which harts are started: the state of SBI's hart state management, and of stuck harts.
+//! Which harts are started: the state of SBI's hart state management, and of stuck harts. And the machine's time, the
+//! other part that is no device.
 
 use crate::sbi::HartStatus;
 use std::sync::{Mutex, MutexGuard};
-use strata_engine::Entry;
+use strata_engine::{Clock, Entry, GuestClock};
 use strata_state::{StateError, Stateful};
 
 strata_state::state! {
@@ -63,10 +64,13 @@ impl Harts {
         }
     }
 
-    pub(crate) fn stop(&self, hart: usize) {
-        if let Some(s) = self.slots().get_mut(hart) {
+    /// Notes that `hart` has stopped; true if no hart is left that can go on, or start another.
+    pub(crate) fn stop(&self, hart: usize) -> bool {
+        let mut slots = self.slots();
+        if let Some(s) = slots.get_mut(hart) {
             s.status = HartStatus::Stopped;
         }
+        none_alive(&slots)
     }
 
     /// For the hart's own thread: the entry to begin at, if a start is pending; the hart counts as started then.
@@ -84,12 +88,41 @@ impl Harts {
         if let Some(s) = slots.get_mut(hart) {
             s.stuck = true;
         }
-        slots.iter().all(|s| s.stuck || s.status == HartStatus::Stopped)
+        none_alive(&slots)
     }
 
     pub(crate) fn is_stuck(&self, hart: usize) -> bool {
         self.slots().get(hart).is_some_and(|s| s.stuck)
     }
+}
+
+fn none_alive(slots: &[Slot]) -> bool {
+    slots.iter().all(|s| s.stuck || s.status == HartStatus::Stopped)
+}
+
+strata_state::state! {
+    /// The machine's time.
+    pub struct ClockState("clock", 1) {
+        /// Nanoseconds since power-on.
+        1 now: u64,
+    }
+}
+
+/// The clock as a part of the machine. It is saved, loaded and reset only while it stands still.
+pub(crate) struct ClockPart(pub(crate) std::sync::Arc<GuestClock>);
+
+impl Stateful for ClockPart {
+    type State = ClockState;
+    fn state(&self) -> ClockState {
+        ClockState { now: self.0.now() }
+    }
+    fn reset_state(&self) -> ClockState {
+        ClockState { now: 0 }
+    }
+    fn set_state(&mut self, state: ClockState) {
+        self.0.set(state.now);
+    }
+    fn settle(&mut self) {}
 }
 
 /// [`Harts`] as a part of the machine.

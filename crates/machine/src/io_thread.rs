@@ -1,9 +1,13 @@
 //! I/O threads: give device workers their turns, and stop at the gate.
 //!
 //! One thread serves all workers that never block; each worker that may block on the host's storage has one of its
-//! own. Between turns nothing of a worker is under way, so a parked thread is a quiet device.
+//! own. Between turns nothing of a worker is under way, so a parked thread is a quiet device. The gate is asked between
+//! any two rounds of turns, so a worker that wants its next turn at once delays no pause.
+//!
+//! At the end, a worker that still holds what the guest has sent ([`Worker::drained`]) gets turns until it has handed
+//! it over. The others get none: the guest's memory does not change any more.
 
-use crate::gate::{Gate, Want};
+use crate::gate::{Member, Want};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -31,19 +35,21 @@ impl Waker {
 
 /// How long an ended machine's last output is waited for: whoever reads it may be slow, but not for ever.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How often it is tried then.
+const DRAIN_STEP: Duration = Duration::from_millis(10);
 
-struct Member {
+struct Served {
     worker: Box<dyn Worker>,
     due: Option<Instant>,
 }
 
-/// Serves `workers` as member `who` of the gate until it says exit.
-pub(crate) fn run(gate: &Gate, who: usize, waker: &Waker, workers: Vec<Box<dyn Worker>>) {
-    let mut members: Vec<Member> = workers.into_iter().map(|worker| Member { worker, due: None }).collect();
+/// Serves `workers` as `member` of the gate until it says exit.
+pub(crate) fn run(member: &Member, waker: &Waker, workers: Vec<Box<dyn Worker>>) {
+    let mut served: Vec<Served> = workers.into_iter().map(|worker| Served { worker, due: None }).collect();
     let mut was_parked = true;
     loop {
-        match gate.ask(who) {
-            Want::Exit => return drain(waker, &mut members),
+        match member.ask() {
+            Want::Exit => return drain(waker, &mut served),
             Want::Park => {
                 was_parked = true;
                 wait(waker, &[], None);
@@ -54,40 +60,41 @@ pub(crate) fn run(gate: &Gate, who: usize, waker: &Waker, workers: Vec<Box<dyn W
         let now = Instant::now();
         if std::mem::take(&mut was_parked) {
             // Whatever came while parked (guest notifications after a load, host input) is looked at once.
-            members.iter_mut().for_each(|m| m.due = Some(now));
+            served.iter_mut().for_each(|m| m.due = Some(now));
         }
-        let ready = wait_for_members(waker, &members, now);
-        if gate.want() != Want::Run {
+        let ready = wait_for_any(waker, &served, now);
+        if member.gate().want() != Want::Run {
             continue;
         }
         let now = Instant::now();
-        for (m, ready) in members.iter_mut().zip(ready) {
+        for (m, ready) in served.iter_mut().zip(ready) {
             if ready || m.due.is_some_and(|d| d <= now) {
-                m.due = m.worker.turn().map(|d| now + d);
+                // A time beyond all times is never.
+                m.due = m.worker.turn().and_then(|d| now.checked_add(d));
             }
         }
     }
 }
 
 /// Lets workers hand over what the guest gave them last, within [`DRAIN`].
-fn drain(waker: &Waker, members: &mut Vec<Member>) {
+fn drain(waker: &Waker, left: &mut Vec<Served>) {
     let end = Instant::now() + DRAIN;
-    members.retain_mut(|m| {
-        m.worker.turn();
-        !m.worker.drained()
-    });
-    while !members.is_empty() && Instant::now() < end {
-        members.iter_mut().for_each(|m| m.due = Some(Instant::now() + Duration::from_millis(10)));
-        wait_for_members(waker, members, Instant::now());
-        members.retain_mut(|m| {
+    left.retain(|m| !m.worker.drained());
+    while !left.is_empty() && Instant::now() < end {
+        left.retain_mut(|m| {
             m.worker.turn();
             !m.worker.drained()
         });
+        let now = Instant::now();
+        left.iter_mut().for_each(|m| m.due = now.checked_add(DRAIN_STEP));
+        if !left.is_empty() {
+            wait_for_any(waker, left, now);
+        }
     }
 }
 
-/// Waits until a member has something to do, the next is due, or the waker rings. Gives which are ready.
-fn wait_for_members(waker: &Waker, members: &[Member], now: Instant) -> Vec<bool> {
+/// Waits until a worker has something to do, the next is due, or the waker rings. Gives which are ready.
+fn wait_for_any(waker: &Waker, members: &[Served], now: Instant) -> Vec<bool> {
     let mut owner = Vec::new();
     let mut fds = Vec::new();
     for (i, m) in members.iter().enumerate() {

@@ -15,6 +15,8 @@
 mod assemble;
 mod console;
 mod driver;
+#[doc(hidden)]
+pub mod fuzz;
 mod gate;
 mod harts;
 mod io_thread;

@@ -16,6 +16,7 @@
 //!   Phases in between have asked for it ([`Action::Park`]) and wait for [`Event::Parked`].
 //! - The first reason to end is the one reported; what comes later changes nothing.
 //! - A reset asked for while paused happens, and leaves the machine paused.
+//! - Parts are reset, the clock among them, only while nothing runs and the clock stands still.
 //!
 //! The driver (`driver.rs`) owns the one mutable state and carries the actions out.
 
@@ -167,7 +168,9 @@ pub fn step(phase: Phase, event: &Event) -> Result<(Phase, Vec<Action>), Refused
         (p @ Phase::Resetting { .. }, Event::Reset) => to(p, &[]),
         (Phase::Resetting { .. }, Event::Pause) => to(Phase::Resetting { then_pause: true }, &[]),
         (Phase::Resetting { .. }, Event::Unpause) => to(Phase::Resetting { then_pause: false }, &[]),
-        (Phase::Resetting { then_pause: false }, Event::Parked) => to(Phase::Running, &[ResetParts, Release]),
+        (Phase::Resetting { then_pause: false }, Event::Parked) => {
+            to(Phase::Running, &[StopClock, ResetParts, StartClock, Release])
+        }
         (Phase::Resetting { then_pause: true }, Event::Parked) => to(Phase::Paused, &[StopClock, ResetParts]),
 
         (Phase::Ending(exit), Event::Parked) => to(Phase::Ended(exit), &[StopClock, Finish]),
@@ -231,10 +234,15 @@ mod tests {
                 for a in &actions {
                     match a {
                         Action::Park => parking = true,
-                        Action::Release => (running, parking) = (true, false),
+                        Action::Release => {
+                            assert!(clock, "{phase:?} {e:?}: runs without a clock");
+                            (running, parking) = (true, false);
+                        }
                         Action::StartClock => clock = true,
                         Action::StopClock => clock = false,
-                        Action::ResetParts | Action::Finish => assert!(!running, "{phase:?} {e:?} {a:?}"),
+                        Action::ResetParts | Action::Finish => {
+                            assert!(!running && !clock, "{phase:?} {e:?} {a:?}");
+                        }
                     }
                 }
                 if let (Phase::Ending(a) | Phase::Ended(a), Phase::Ending(b) | Phase::Ended(b)) =

@@ -2,7 +2,7 @@
 
 use crate::BuildError;
 use crate::driver::{Driver, Message, Published};
-use crate::gate::Gate;
+use crate::gate::{Gate, Want};
 use crate::harts::Harts;
 use crate::io_thread::{self, Waker};
 use crate::lifecycle::{Event, Exit, Phase, Refused};
@@ -11,7 +11,8 @@ use crate::vcpu_thread::{self, Cpus, SharedVcpu};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use strata_devices::Worker;
+use strata_devices::virtio::Doorbell;
+use strata_devices::{SystemSink, Worker};
 use strata_engine::{Entropy, GuestClock, VcpuShared};
 use strata_memory::GuestRam;
 use strata_state::{Part, Schema, StateError};
@@ -24,6 +25,9 @@ pub struct NamedPart {
     pub part: Arc<Mutex<dyn Part + Send>>,
 }
 
+/// Makes the device tree of one boot, from the initrd's range and a seed.
+pub(crate) type TreeMaker = Box<dyn Fn(Option<(u64, u64)>, [u8; 32]) -> Result<Vec<u8>, BuildError> + Send>;
+
 /// What it takes to put a machine back to power-on.
 pub(crate) struct Rebuild {
     pub(crate) ram: GuestRam,
@@ -31,7 +35,7 @@ pub(crate) struct Rebuild {
     pub(crate) vcpus: Vec<SharedVcpu>,
     pub(crate) harts: Arc<Harts>,
     pub(crate) placement: Placement,
-    pub(crate) tree: Box<dyn Fn(Option<(u64, u64)>, [u8; 32]) -> Result<Vec<u8>, BuildError> + Send>,
+    pub(crate) tree: TreeMaker,
     pub(crate) entropy: Box<dyn Entropy>,
 }
 
@@ -70,8 +74,13 @@ pub(crate) struct Assembled {
     pub(crate) workers: Vec<Box<dyn Worker>>,
     pub(crate) clock: Arc<GuestClock>,
     pub(crate) console: Arc<dyn crate::console::DebugConsole>,
+    pub(crate) doorbells: Vec<Doorbell>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) system: SystemSink,
     pub(crate) inbox: Receiver<Message>,
     pub(crate) driver: Sender<Message>,
+    #[cfg(test)]
+    pub(crate) bus: Arc<dyn strata_engine::Bus>,
 }
 
 /// A running (or not yet started, or ended) machine.
@@ -81,7 +90,13 @@ pub struct Machine {
     parts: Arc<Vec<NamedPart>>,
     ram: GuestRam,
     vcpus: Vec<SharedVcpu>,
+    shared: Vec<Arc<VcpuShared>>,
+    doorbells: Vec<Doorbell>,
     threads: Vec<JoinHandle<()>>,
+    #[cfg(test)]
+    pub(crate) bus: Arc<dyn strata_engine::Bus>,
+    #[cfg(test)]
+    pub(crate) clock: Arc<GuestClock>,
 }
 
 /// The channel by which devices reach the driver before the machine exists.
@@ -91,50 +106,58 @@ pub(crate) fn mailbox() -> (Sender<Message>, Receiver<Message>) {
 
 impl Machine {
     pub(crate) fn spawn(a: Assembled) -> Result<Machine, BuildError> {
-        let (blocking, quick): (Vec<_>, Vec<_>) = a.workers.into_iter().partition(|w| w.blocks());
-        let mut groups: Vec<Vec<Box<dyn Worker>>> = blocking.into_iter().map(|w| vec![w]).collect();
-        groups.push(quick);
-        let gate = Arc::new(Gate::new(a.shared.len() + groups.len(), a.driver.clone()));
+        let gate = a.gate.clone();
         let cpus = Arc::new(Cpus {
             shared: a.shared.clone(),
             harts: a.rebuild.harts.clone(),
             gate: gate.clone(),
-            driver: a.driver.clone(),
+            system: a.system,
             ram: a.rebuild.ram.clone(),
             console: a.console,
         });
-        let mut threads = Vec::new();
-        let mut spawn = |name: String, body: Box<dyn FnOnce() + Send>| {
-            let t = std::thread::Builder::new().name(name).spawn(body).map_err(BuildError::Thread)?;
-            threads.push(t);
-            Ok::<(), BuildError>(())
-        };
+        let mut threads =
+            Threads { gate: gate.clone(), vcpus: a.shared.clone(), wakers: vec![], running: vec![] };
         for (hart, vcpu) in a.rebuild.vcpus.iter().cloned().enumerate() {
-            let cpus = cpus.clone();
-            spawn(format!("vcpu{hart}"), Box::new(move || vcpu_thread::run(&cpus, hart, &vcpu)))?;
+            let (cpus, member) = (cpus.clone(), gate.join());
+            threads.spawn(format!("vcpu{hart}"), move || vcpu_thread::run(&cpus, &member, hart, &vcpu))?;
         }
-        let mut wakers = Vec::new();
-        for (n, workers) in groups.into_iter().enumerate() {
-            let waker = Waker::new().map_err(|e| BuildError::Thread(e.into()))?;
-            wakers.push(waker.clone());
-            let (gate, who) = (gate.clone(), a.shared.len() + n);
-            let name =
-                workers.first().filter(|w| w.blocks()).map_or("io".to_owned(), |w| w.name().to_owned());
-            spawn(name, Box::new(move || io_thread::run(&gate, who, &waker, workers)))?;
+        let (blocking, quick): (Vec<_>, Vec<_>) = a.workers.into_iter().partition(|w| w.blocks());
+        for workers in blocking.into_iter().map(|w| vec![w]).chain([quick]) {
+            let waker = Waker::new().map_err(|e| BuildError::Device(e.into()))?;
+            threads.wakers.push(waker.clone());
+            let name = workers.first().filter(|w| w.blocks()).map_or("io", |w| w.name()).to_owned();
+            let member = gate.join();
+            threads.spawn(name, move || io_thread::run(&member, &waker, workers))?;
         }
         let published = Arc::new(Published::new());
         let (parts, ram, vcpus) = (a.rebuild.parts.clone(), a.rebuild.ram.clone(), a.rebuild.vcpus.clone());
         let driver = Driver {
             inbox: a.inbox,
             gate,
-            vcpus: a.shared,
-            wakers,
+            vcpus: a.shared.clone(),
+            wakers: threads.wakers.clone(),
+            #[cfg(test)]
+            clock: a.clock.clone(),
+            #[cfg(not(test))]
             clock: a.clock,
             published: published.clone(),
             rebuild: a.rebuild,
         };
-        spawn("driver".into(), Box::new(move || driver.run()))?;
-        Ok(Machine { driver: a.driver, published, parts, ram, vcpus, threads })
+        threads.spawn("driver".into(), move || driver.run())?;
+        Ok(Machine {
+            driver: a.driver,
+            published,
+            parts,
+            ram,
+            vcpus,
+            shared: a.shared,
+            doorbells: a.doorbells,
+            threads: std::mem::take(&mut threads.running),
+            #[cfg(test)]
+            bus: a.bus,
+            #[cfg(test)]
+            clock: a.clock,
+        })
     }
 
     fn request(&self, event: Event) -> Result<(), Refused> {
@@ -149,10 +172,14 @@ impl Machine {
         self.request(Event::Start)
     }
 
-    /// Pauses it; returns when nothing guest-visible changes any more (or it has ended meanwhile).
+    /// Pauses it; returns when nothing guest-visible changes any more, or it has ended meanwhile, or someone else has
+    /// let it go on: the phase says which.
     pub fn pause(&self) -> Result<Phase, Refused> {
         self.request(Event::Pause)?;
-        Ok(self.published.wait(|p| matches!(p, Phase::Paused | Phase::Ended(_))))
+        let under_way = |p: &Phase| {
+            matches!(p, Phase::Pausing | Phase::Resetting { then_pause: true } | Phase::Ending(_))
+        };
+        Ok(self.published.wait(|p| !under_way(p)))
     }
 
     /// Lets it go on.
@@ -160,12 +187,13 @@ impl Machine {
         self.request(Event::Unpause)
     }
 
-    /// Resets it, as the reset button would.
+    /// Resets it, as the reset button would; returns when that is under way.
     pub fn reset(&self) -> Result<(), Refused> {
         self.request(Event::Reset)
     }
 
-    /// Ends it, as pulling the plug would; returns when it has ended.
+    /// Ends it, as pulling the plug would; returns when it has ended. What the guest has printed before is handed
+    /// over first, which a reader that does not read delays by some seconds.
     pub fn stop(&self) -> Exit {
         // A refusal means it has ended already.
         let _ = self.request(Event::Stop);
@@ -177,7 +205,7 @@ impl Machine {
         self.published.get()
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended, and its last output has been handed over.
     pub fn wait(&self) -> Exit {
         match self.published.wait(|p| matches!(p, Phase::Ended(_))) {
             Phase::Ended(exit) => exit,
@@ -198,20 +226,35 @@ impl Machine {
 
     /// Registers of every vCPU as text; `None` unless paused, created or ended.
     pub fn registers(&self) -> Option<Vec<String>> {
+        let _still = self.published.hold();
         self.quiet().then(|| self.vcpus.iter().map(|v| with(v, |v| v.describe_registers())).collect())
     }
 
-    /// Guest instructions retired by all vCPUs; waits for no one, and so counts only what stopped vCPUs report.
+    /// Guest instructions retired by all vCPUs. It waits for no one: a vCPU that runs is counted as it told last, some
+    /// thousand instructions ago.
     pub fn retired(&self) -> u64 {
-        self.vcpus.iter().filter_map(|v| v.try_lock().ok().map(|v| v.retired())).sum()
+        let exact = |v: &SharedVcpu| v.try_lock().ok().map(|v| v.retired());
+        self.vcpus.iter().zip(&self.shared).map(|(v, s)| exact(v).unwrap_or(s.retired())).sum()
+    }
+
+    /// To be called after pages of guest memory that were absent have come: whatever waits for them tries again.
+    pub fn pages_arrived(&self) {
+        self.doorbells.iter().for_each(Doorbell::ring);
+        self.shared.iter().for_each(|v| v.kick());
+    }
+
+    #[cfg(test)]
+    pub(crate) fn clock_at(&self) -> u64 {
+        strata_engine::Clock::now(&*self.clock)
     }
 
     fn quiet(&self) -> bool {
         matches!(self.phase(), Phase::Created | Phase::Paused | Phase::Ended(_))
     }
 
-    /// The state of every part, by name, in board order. Only while paused.
+    /// The state of every part, by name, in board order. Only while nothing runs, and nothing is let go meanwhile.
     pub fn save(&self) -> Result<Vec<(String, Vec<u8>)>, Refused> {
+        let _still = self.published.hold();
         if !self.quiet() {
             return Err(Refused { phase: self.phase().name(), request: "save its state" });
         }
@@ -219,8 +262,9 @@ impl Machine {
         Ok(self.parts.iter().map(save).collect())
     }
 
-    /// Loads the state of every part. Only while paused. On error the machine must be reset or ended.
+    /// Loads the state of every part. Only while nothing runs. On error the machine must be reset or ended.
     pub fn load(&self, states: &[(String, Vec<u8>)]) -> Result<(), StateError> {
+        let _still = self.published.hold();
         let invalid = |why: String| Err(StateError::Invalid { id: "machine".into(), why });
         if !self.quiet() {
             return invalid("the machine is not paused".into());
@@ -228,11 +272,14 @@ impl Machine {
         if let Some((name, _)) = states.iter().find(|(n, _)| !self.parts.iter().any(|p| p.name == *n)) {
             return invalid(format!("this machine has no part {name}"));
         }
+        if let Some(p) = self.parts.iter().find(|p| !states.iter().any(|(n, _)| *n == p.name)) {
+            return invalid(format!("the state of {} is missing", p.name));
+        }
+        // In board order, whatever order they come in: interrupt controllers before what drives their lines.
         for p in self.parts.iter() {
-            let Some((_, bytes)) = states.iter().find(|(n, _)| *n == p.name) else {
-                return invalid(format!("the state of {} is missing", p.name));
-            };
-            p.part.lock().unwrap_or_else(|e| e.into_inner()).load(bytes)?;
+            for (_, bytes) in states.iter().filter(|(n, _)| *n == p.name) {
+                p.part.lock().unwrap_or_else(|e| e.into_inner()).load(bytes)?;
+            }
         }
         Ok(())
     }
@@ -256,6 +303,37 @@ impl Drop for Machine {
         self.stop();
         for t in self.threads.drain(..) {
             // A thread that panicked has said so; there is nothing to add here.
+            let _ = t.join();
+        }
+    }
+}
+
+/// A machine's threads while they are being started. Whatever goes wrong in between, those started end.
+struct Threads {
+    gate: Arc<Gate>,
+    vcpus: Vec<Arc<VcpuShared>>,
+    wakers: Vec<Waker>,
+    running: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), BuildError> {
+        let t = std::thread::Builder::new().name(name).spawn(body).map_err(BuildError::Thread)?;
+        self.running.push(t);
+        Ok(())
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if self.running.is_empty() {
+            return;
+        }
+        self.gate.set(Want::Exit);
+        self.vcpus.iter().for_each(|v| v.kick());
+        self.wakers.iter().for_each(Waker::wake);
+        for t in self.running.drain(..) {
+            // As in the machine's own drop.
             let _ = t.join();
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! RISC-V Supervisor Binary Interface 2.0: base (ch. 4), TIME (6), IPI (7), RFENCE (8), HSM (9), SRST (10), DBCN (12).
 //! [`call`] is a pure dispatcher over [`SbiHost`]; whatever touches other harts, memory or the console is the host's.
+//! The debug console is the UART's stream: its output goes the way of the UART's, its input is what the UART has
+//! received, read as firmware on the board would read it.
 //! Unknown extensions and functions answer `NOT_SUPPORTED`, as the specification demands; nothing a guest passes
 //! can do worse than get an error back.
 
@@ -75,8 +77,8 @@ pub trait SbiHost {
     fn console_write(&mut self, gpa: u64, len: u64) -> Option<u64>;
     /// Reads up to `len` bytes of console input into guest memory; `None` where that is not RAM.
     fn console_read(&mut self, gpa: u64, len: u64) -> Option<u64>;
-    /// Writes one byte to the console.
-    fn console_put(&mut self, byte: u8);
+    /// Writes one byte to the console, waiting for room; false if it could not.
+    fn console_put(&mut self, byte: u8) -> bool;
     /// Whether `gpa` is RAM: where a hart may be started.
     fn is_ram(&self, gpa: u64) -> bool;
 }
@@ -203,15 +205,15 @@ fn console(host: &mut dyn SbiHost, function: u64, a: [u64; 8]) -> Answer {
         0 => shared(host.console_write(a[1], a[0].min(CONSOLE_CHUNK))),
         1 => shared(host.console_read(a[1], a[0].min(CONSOLE_CHUNK))),
         2 => {
-            host.console_put(a[0] as u8);
-            ok(0)
+            if host.console_put(a[0] as u8) {
+                ok(0)
+            } else {
+                error(code::FAILED)
+            }
         }
         _ => error(code::NOT_SUPPORTED),
     }
 }
-
-/// What a hart gets when something that should have answered could not.
-pub const FAILED: i64 = code::FAILED;
 
 #[cfg(test)]
 mod tests {
@@ -258,8 +260,9 @@ mod tests {
         fn console_read(&mut self, gpa: u64, _len: u64) -> Option<u64> {
             self.is_ram(gpa).then_some(0)
         }
-        fn console_put(&mut self, byte: u8) {
+        fn console_put(&mut self, byte: u8) -> bool {
             self.log.push(format!("put {byte}"));
+            byte != 0
         }
         fn is_ram(&self, gpa: u64) -> bool {
             gpa >= 0x8000_0000
@@ -324,6 +327,18 @@ mod tests {
         assert_eq!(call(&mut h, args(eid::SRST, 0, &[1, 0])), Answer::NoReturn);
         assert_eq!(call(&mut h, args(eid::SRST, 0, &[7, 0])), error(code::INVALID_PARAM));
         assert_eq!(h.log, ["PowerOff(0)", "Reset"]);
+    }
+
+    #[test]
+    fn the_console_tells_what_it_could_not_do() {
+        let mut h = fake();
+        let dbcn = |h: &mut Fake, f, a: &[u64]| call(h, args(eid::DBCN, f, a));
+        assert_eq!(dbcn(&mut h, 0, &[70, 0x8000_0000, 0]), ok(70));
+        assert_eq!(dbcn(&mut h, 0, &[u64::MAX, 0x8000_0000, 0]), ok(CONSOLE_CHUNK));
+        assert_eq!(dbcn(&mut h, 0, &[70, 0x1000, 0]), error(code::INVALID_PARAM));
+        assert_eq!(dbcn(&mut h, 1, &[70, 0x8000_0000, 1]), error(code::INVALID_PARAM));
+        assert_eq!(dbcn(&mut h, 2, &[65]), ok(0));
+        assert_eq!(dbcn(&mut h, 2, &[0]), error(code::FAILED));
     }
 
     #[test]

@@ -1,1 +1,6 @@
+//! Whole machines with tiny guest programs.
 
+pub(crate) mod guest;
+mod parts;
+mod pausing;
+mod programs;

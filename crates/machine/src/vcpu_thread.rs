@@ -4,23 +4,24 @@
 //! that wait for each other never wait for ever.
 
 use crate::console::DebugConsole;
-use crate::driver::Message;
-use crate::gate::{Gate, Want};
+use crate::gate::{Gate, Member, Want};
 use crate::harts::Harts;
 use crate::lifecycle::Event;
 use crate::sbi::{self, Answer, HartStatus, SbiHost};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use strata_devices::SystemEvent;
+use strata_devices::{SystemEvent, SystemSink};
 use strata_engine::{Entry, Mail, Stop, Vcpu, VcpuShared};
-use strata_memory::GuestRam;
+use strata_memory::{Access, Acquired, GuestRam};
 
 /// A vCPU as its thread and (while parked) the driver share it.
 pub(crate) type SharedVcpu = Arc<Mutex<Box<dyn Vcpu>>>;
 
 /// How long to wait before trying again when a page of guest memory is not there yet.
 const PAGE_RETRY: Duration = Duration::from_millis(1);
+
+/// How often a firmware call tries again to write to a full console.
+const CONSOLE_RETRY: Duration = Duration::from_millis(1);
 
 /// Bit of a supervisor software interrupt in `mip`.
 const SSIP: u32 = 1;
@@ -30,28 +31,34 @@ pub(crate) struct Cpus {
     pub(crate) shared: Vec<Arc<VcpuShared>>,
     pub(crate) harts: Arc<Harts>,
     pub(crate) gate: Arc<Gate>,
-    pub(crate) driver: Sender<Message>,
+    pub(crate) system: SystemSink,
     pub(crate) ram: GuestRam,
     pub(crate) console: Arc<dyn DebugConsole>,
 }
 
-impl Cpus {
-    /// Stops everyone at once and tells the driver: used by whatever ends or resets the machine from inside, so that
-    /// the guest does not execute past its own power-off.
-    pub(crate) fn system(&self, event: SystemEvent) {
-        let event = match event {
+/// Where devices and firmware calls end or reset the machine: all vCPUs stop at once, so that the guest does not
+/// execute past its own power-off, and the driver is told.
+pub(crate) fn system_sink(gate: Arc<Gate>, vcpus: Vec<Arc<VcpuShared>>) -> SystemSink {
+    Arc::new(move |event| {
+        gate.happened(match event {
             SystemEvent::PowerOff(code) => Event::PowerOff(code),
             SystemEvent::Reset => Event::Reset,
-        };
-        let _ = self.driver.send(Message::Happened(event));
+        });
+        vcpus.iter().for_each(|v| v.kick());
+    })
+}
+
+impl Cpus {
+    fn nobody_goes_on(&self, why: String) {
+        self.gate.happened(Event::Stuck(why));
     }
 }
 
-/// Runs vCPU number `hart` until the gate says exit.
-pub(crate) fn run(cpus: &Cpus, hart: usize, vcpu: &SharedVcpu) {
+/// Runs vCPU number `hart`, which is `member` of the gate, until the gate says exit.
+pub(crate) fn run(cpus: &Cpus, member: &Member, hart: usize, vcpu: &SharedVcpu) {
     let Some(shared) = cpus.shared.get(hart).cloned() else { return };
     loop {
-        match cpus.gate.ask(hart) {
+        match member.ask() {
             Want::Exit => return,
             Want::Park => {
                 wait(&shared, vcpu, None);
@@ -73,7 +80,7 @@ pub(crate) fn run(cpus: &Cpus, hart: usize, vcpu: &SharedVcpu) {
             Stop::FirmwareCall(args) => firmware_call(cpus, hart, vcpu, args),
             Stop::Stuck(why) => {
                 if cpus.harts.stuck(hart) {
-                    let _ = cpus.driver.send(Message::Happened(Event::Stuck(why)));
+                    cpus.nobody_goes_on(why);
                 }
             }
         }
@@ -98,7 +105,7 @@ fn firmware_call(cpus: &Cpus, hart: usize, vcpu: &SharedVcpu, args: [u64; 8]) {
     match sbi::call(&mut host, args) {
         Answer::Return(error, value) => lock(vcpu).finish_call(error as u64, value),
         Answer::NoReturn => {
-            // A power-off or reset: the driver parks everyone. Until it does, this hart executes nothing more.
+            // A power-off or reset, which an unpause may overtake: this hart executes nothing more.
             if cpus.harts.status(hart) == HartStatus::Started {
                 let Some(shared) = cpus.shared.get(hart) else { return };
                 while cpus.gate.want() == Want::Run {
@@ -134,7 +141,12 @@ impl SbiHost for Host<'_> {
         started
     }
     fn stop_this(&mut self) {
-        self.cpus.harts.stop(self.hart);
+        if self.cpus.harts.stop(self.hart) {
+            let registers = lock(self.vcpu).describe_registers();
+            self.cpus.nobody_goes_on(format!(
+                "every hart has stopped itself, and none is left to start one\n{registers}"
+            ));
+        }
     }
     fn set_timer(&mut self, at: u64) {
         lock(self.vcpu).set_guest_timer(at);
@@ -162,23 +174,39 @@ impl SbiHost for Host<'_> {
         }
     }
     fn system(&mut self, event: SystemEvent) {
-        self.cpus.system(event);
+        (self.cpus.system)(event);
     }
     fn console_write(&mut self, gpa: u64, len: u64) -> Option<u64> {
-        let mut bytes = vec![0; len as usize];
-        self.cpus.ram.peek(gpa, &mut bytes).ok()?;
-        Some(self.cpus.console.write(&bytes) as u64)
+        match self.cpus.ram.acquire(gpa, len, Access::Read).ok()? {
+            // Nothing written is a partial write: the caller comes again.
+            Acquired::Wait => Some(0),
+            Acquired::Ready(slice) => {
+                let mut bytes = vec![0; len as usize];
+                slice.copy_to(&mut bytes);
+                Some(self.cpus.console.write(&bytes) as u64)
+            }
+        }
     }
     fn console_read(&mut self, gpa: u64, len: u64) -> Option<u64> {
-        if !self.cpus.ram.contains(gpa, len) {
-            return None;
+        match self.cpus.ram.acquire(gpa, len, Access::Write).ok()? {
+            Acquired::Wait => Some(0),
+            Acquired::Ready(slice) => {
+                let bytes = self.cpus.console.read(len as usize);
+                slice.copy_from(&bytes);
+                Some(bytes.len() as u64)
+            }
         }
-        let bytes = self.cpus.console.read(len as usize);
-        self.cpus.ram.load(gpa, &bytes).ok()?;
-        Some(bytes.len() as u64)
     }
-    fn console_put(&mut self, byte: u8) {
-        self.cpus.console.write(&[byte]);
+    fn console_put(&mut self, byte: u8) -> bool {
+        let Some(shared) = self.cpus.shared.get(self.hart) else { return false };
+        // It waits for whoever reads the console, but a pause does not wait with it.
+        while self.cpus.console.write(&[byte]) == 0 {
+            if self.cpus.gate.want() != Want::Run {
+                return false;
+            }
+            wait(shared, self.vcpu, Some(CONSOLE_RETRY));
+        }
+        true
     }
     fn is_ram(&self, gpa: u64) -> bool {
         self.cpus.ram.contains(gpa, 1)

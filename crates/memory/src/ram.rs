@@ -2,6 +2,7 @@
 
 use crate::mapping::Mapping;
 use crate::{Backing, MemoryError, PageMap, Presence};
+use rustix::fs::{FallocateFlags, fallocate};
 use std::sync::Arc;
 use vm_memory::VolatileSlice;
 
@@ -69,6 +70,28 @@ impl Region {
     /// State of the region's pages.
     pub fn pages(&self) -> &PageMap {
         &self.map
+    }
+
+    fn clear(&self) {
+        let punched = match &self.backing {
+            Backing::SharedFd(fd) => {
+                let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                // Refused only by file systems without holes; then zeroes are written.
+                fallocate(fd, how, 0, self.len).is_ok()
+            }
+            Backing::PrivateOverFile(_) | Backing::Anonymous => false,
+        };
+        for p in 0..self.map.pages() {
+            if self.map.presence(p) == Presence::Zero {
+                continue;
+            }
+            if !punched {
+                self.slice(self.gpa + p as u64 * PAGE, PAGE).copy_from(&[0u8; PAGE as usize]);
+            }
+            // Marked first, so that whoever copies dirty pages copies the zeroes.
+            self.map.mark_dirty(p);
+            self.map.set_presence(p, Presence::Zero);
+        }
     }
 
     fn holds(&self, gpa: u64, len: u64) -> bool {
@@ -222,16 +245,9 @@ impl GuestRam {
         Ok(())
     }
 
-    /// All RAM back to zeroes, as after power-on; the host gets the memory back.
+    /// All RAM back to zeroes, as after power-on. Where it is a memfd, the host gets the memory back. Engines must
+    /// forget what they cached.
     pub fn clear(&self) {
-        for r in self.regions.iter() {
-            for p in 0..r.map.pages() {
-                if r.map.presence(p) != Presence::Zero {
-                    let zero = [0u8; PAGE as usize];
-                    r.slice(r.gpa + p as u64 * PAGE, PAGE).copy_from(&zero);
-                    r.map.mark_dirty(p);
-                }
-            }
-        }
+        self.regions.iter().for_each(Region::clear);
     }
 }

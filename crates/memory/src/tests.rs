@@ -22,9 +22,18 @@ fn what_is_loaded_is_read_and_marked() {
     assert!(dirty[0] && dirty[1]);
     assert_eq!(m.regions()[1].pages().presence(1), Presence::Private);
     assert_eq!(m.regions()[1].pages().presence(2), Presence::Zero);
+    m.load(0x1ffe, &[5, 6]).unwrap();
+    m.trap(0x8000_0000).unwrap();
+    let later = m.regions()[1].pages().begin_epoch();
     m.clear();
     m.peek(0x8000_0ffe, &mut b).unwrap();
     assert_eq!(b, [0; 4]);
+    m.peek(0x1ffc, &mut b).unwrap();
+    assert_eq!(b, [0; 4]);
+    let pages = m.regions()[1].pages();
+    assert!(pages.dirty_since(1, later) && !pages.dirty_since(2, later));
+    assert_eq!(pages.presence(1), Presence::Zero);
+    assert!(pages.trapped(0));
 }
 
 #[test]

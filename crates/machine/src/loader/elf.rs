@@ -7,11 +7,16 @@ use object::read::elf::{FileHeader, ProgramHeader, Sym};
 
 type Header = FileHeader64<LittleEndian>;
 
+/// Most segments loaded. A linker makes a handful; each is held against all others.
+const MAX_SEGMENTS: usize = 256;
+
 /// One loadable segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// Physical address.
     pub address: u64,
+    /// Address it is linked for; a kernel's is a virtual one.
+    pub linked: u64,
     /// Range of the file's bytes.
     pub file: std::ops::Range<usize>,
     /// Length in memory; what the file does not give is zero.
@@ -81,8 +86,12 @@ impl Elf {
             if size > memory {
                 return Err(not("a segment is longer in the file than in memory"));
             }
+            if segments.len() == MAX_SEGMENTS {
+                return Err(not("it has more than 256 segments to load"));
+            }
             segments.push(Segment {
                 address: ph.p_paddr(endian),
+                linked: ph.p_vaddr(endian),
                 file: start as usize..end as usize,
                 memory,
             });
@@ -90,9 +99,18 @@ impl Elf {
         if segments.is_empty() {
             return Err(not("it has nothing to load"));
         }
-        let htif = htif_symbols(header, endian, bytes);
-        Ok(Elf { entry: header.e_entry(endian), segments, htif })
+        let htif = htif_symbols(header, endian, bytes).map(|s| HtifSymbols {
+            tohost: physical(&segments, s.tohost),
+            fromhost: physical(&segments, s.fromhost),
+        });
+        Ok(Elf { entry: physical(&segments, header.e_entry(endian)), segments, htif })
     }
+}
+
+/// Where the byte linked for `address` is loaded; an address in no segment stays.
+fn physical(segments: &[Segment], address: u64) -> u64 {
+    let inside = |s: &&Segment| address.checked_sub(s.linked).is_some_and(|offset| offset < s.memory);
+    segments.iter().find(inside).map_or(address, |s| s.address.wrapping_add(address.wrapping_sub(s.linked)))
 }
 
 /// The HTIF symbols. A program without a symbol table simply has none.

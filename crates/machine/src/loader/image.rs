@@ -15,6 +15,9 @@ pub struct ImageHeader {
     pub image_size: u64,
 }
 
+/// Length of the header.
+const HEADER: usize = 64;
+
 const MAGIC2: &[u8] = b"RSC\x05";
 const MAGIC1: &[u8] = b"RISCV\0\0\0";
 
@@ -46,16 +49,15 @@ impl ImageHeader {
             return Err(source.not(WANTED, "it has no Image header and is no ELF file"));
         }
         let short = |need| LoadError::CutShort { name: source.name.clone(), have: bytes.len() as u64, need };
-        let text_offset = u64_at(bytes, 8).ok_or_else(|| short(64))?;
-        let image_size = u64_at(bytes, 16).ok_or_else(|| short(64))?;
-        let flags = u64_at(bytes, 24).ok_or_else(|| short(64))?;
+        let field = |offset| u64_at(bytes, offset).filter(|_| bytes.len() >= HEADER).ok_or(HEADER as u64);
+        let text_offset = field(8).map_err(short)?;
+        let image_size = field(16).map_err(short)?;
+        let flags = field(24).map_err(short)?;
         if flags & 1 != 0 {
             return Err(source.not(WANTED, "it is for big-endian harts"));
         }
-        if let Some(need) =
-            file_length(bytes).map_err(|()| short(u64::from(u32_at(bytes, 60).unwrap_or(64)) + 4))?
-            && need > bytes.len() as u64
-        {
+        let need = file_length(bytes);
+        if need > bytes.len() as u64 {
             return Err(short(need));
         }
         Ok(ImageHeader { text_offset, image_size: image_size.max(bytes.len() as u64) })
@@ -77,31 +79,31 @@ fn foreign(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// How long the file must be by its PE section table; `None` where it carries none. `Err` where the table itself is
-/// not there whole.
-fn file_length(bytes: &[u8]) -> Result<Option<u64>, ()> {
+/// How long the file must be by its PE section table; where that table itself is not there whole, what it takes to
+/// read on. 0 where the file carries none.
+fn file_length(bytes: &[u8]) -> u64 {
+    section_ends(bytes).unwrap_or_else(|need| need)
+}
+
+fn section_ends(bytes: &[u8]) -> Result<u64, u64> {
+    let word = |offset: u64| usize::try_from(offset).ok().and_then(|at| u32_at(bytes, at)).ok_or(offset + 4);
     if !bytes.starts_with(b"MZ") {
-        return Ok(None);
+        return Ok(0);
     }
-    let pe = u32_at(bytes, 60).ok_or(())? as usize;
-    if pe == 0 {
-        return Ok(None);
+    let pe = u64::from(word(60)?);
+    if pe == 0 || word(pe)? != u32::from_le_bytes(*b"PE\0\0") {
+        return Ok(0);
     }
-    if at::<4>(bytes, pe).ok_or(())? != *b"PE\0\0" {
-        return Ok(None);
-    }
-    let half = |offset: usize| at(bytes, pe.checked_add(offset)?).map(u16::from_le_bytes);
-    let sections = usize::from(half(6).ok_or(())?);
-    let optional = usize::from(half(20).ok_or(())?);
-    let table = pe + 24 + optional;
+    let sections = word(pe + 4)? >> 16;
+    let optional = word(pe + 20)? & 0xffff;
+    let table = pe + 24 + u64::from(optional);
     let mut end = 0u64;
-    for i in 0..sections {
+    for i in 0..u64::from(sections) {
         let row = table + i * 40;
-        let size = u32_at(bytes, row + 16).ok_or(())?;
-        let start = u32_at(bytes, row + 20).ok_or(())?;
+        let (size, start) = (word(row + 16)?, word(row + 20)?);
         if size > 0 {
             end = end.max(u64::from(start) + u64::from(size));
         }
     }
-    Ok(Some(end))
+    Ok(end)
 }

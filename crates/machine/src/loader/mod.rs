@@ -37,6 +37,9 @@ pub struct Source {
 /// Largest file that is loaded: no kernel or initrd is longer, and an endless file must end somewhere.
 const MAX_FILE: u64 = 4 << 30;
 
+/// Longest kernel after unpacking: a small file must not take all of the host's memory.
+const MAX_UNPACKED: u64 = 1 << 30;
+
 /// Why a kernel, firmware or initrd cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -100,9 +103,12 @@ impl Source {
         if bytes.starts_with(&[0x1f, 0x8b]) {
             let mut out = Vec::new();
             flate2::read::MultiGzDecoder::new(&bytes[..])
-                .take(MAX_FILE)
+                .take(MAX_UNPACKED + 1)
                 .read_to_end(&mut out)
                 .map_err(|e| self.not("a whole gzip file", &e.to_string()))?;
+            if out.len() as u64 > MAX_UNPACKED {
+                return Err(self.not("a kernel", "it unpacks to more than 1 GiB"));
+            }
             bytes = out;
         }
         Ok(bytes)
@@ -130,5 +136,7 @@ impl Source {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -56,8 +56,7 @@ impl Room<'_> {
     fn claim(&mut self, name: &str, at: u64, len: u64) -> Result<(), LoadError> {
         let end = at.checked_add(len).filter(|&e| at >= self.base && e <= self.end);
         let Some(end) = end else {
-            let why = format!("it wants addresses {at:#x} to {:#x}", at.saturating_add(len));
-            return Err(self.no_room(name, why));
+            return Err(self.no_room(name, format!("it wants {len:#x} bytes from address {at:#x} on")));
         };
         if let Some((a, b, who)) = self.taken.iter().find(|(a, b, _)| at < *b && *a < end) {
             return Err(self.no_room(name, format!("it overlaps {who} at {a:#x} to {b:#x}")));
@@ -105,8 +104,7 @@ pub fn load<E: From<LoadError>>(
     let initrd = what.initrd.as_ref().map(|i| place_initrd(&mut room, i)).transpose()?;
 
     let tree = fdt(initrd)?;
-    let at = (end.min(FDT_LIMIT).max(base + MIB) - tree.len() as u64) & !(2 * MIB - 1);
-    let at = if at > base { at } else { (end - tree.len() as u64) & !7 };
+    let at = tree_place(base, end, tree.len() as u64);
     room.put("the device tree", at, &tree, 0)?;
 
     let (pc, htif, privilege) = match (&firmware, kernel) {
@@ -131,6 +129,14 @@ pub fn load<E: From<LoadError>>(
         _ => 0,
     };
     Ok(Loaded { entry: Entry { pc, args: [0, at, dynamic], privilege }, htif, fdt: (at, tree.len() as u64) })
+}
+
+/// Where a device tree of `len` bytes goes: 2 MiB-aligned if there is room for that. An impossible place is refused
+/// when it is claimed.
+fn tree_place(base: u64, end: u64, len: u64) -> u64 {
+    let below = |limit: u64, align: u64| limit.checked_sub(len).map_or(0, |at| at & !(align - 1));
+    let roomy = below(end.min(FDT_LIMIT), 2 * MIB);
+    if roomy > base { roomy } else { below(end, 8) }
 }
 
 fn place_firmware(room: &mut Room<'_>, source: &Source) -> Result<(u64, Option<HtifSymbols>), LoadError> {
@@ -160,13 +166,18 @@ fn place_kernel(room: &mut Room<'_>, source: &Source, payload: bool) -> Result<u
         return Ok(at);
     }
     let header = ImageHeader::parse(source, &bytes)?;
-    let at = room.base.checked_add(header.text_offset).unwrap_or(u64::MAX);
+    let Some(at) = room.base.checked_add(header.text_offset) else {
+        return Err(source.not("a RISC-V kernel Image", "its header wants it beyond all memory"));
+    };
     room.put(&source.name, at, &bytes, header.image_size)?;
     Ok(at)
 }
 
 fn place_initrd(room: &mut Room<'_>, source: &Source) -> Result<(u64, u64), LoadError> {
     let bytes = source.raw_content()?;
+    if bytes.is_empty() {
+        return Err(source.not("an initrd", "it is empty"));
+    }
     let half = room.base + ((room.end - room.base) / 2).min(512 * MIB);
     let at = half.max(room.top()).next_multiple_of(4096);
     room.put(&source.name, at, &bytes, 0)?;

@@ -68,7 +68,7 @@ fn a_kernel_cut_short_is_told_by_its_section_table() {
     bytes.truncate(2000);
     let what = Placement { kernel: Some(source("k", &bytes)), ..Default::default() };
     assert!(matches!(go(64 << 20, &what), Err(LoadError::CutShort { have: 2000, need: 4096, .. })));
-    for n in [10, 62, 70, 90] {
+    for n in [10, 32, 62, 63, 66, 70, 90, 127, 511] {
         let what = Placement { kernel: Some(source("k", &bytes[..n])), ..Default::default() };
         assert!(go(64 << 20, &what).is_err(), "{n}");
     }

@@ -125,6 +125,7 @@ pub(crate) fn serve_mail(core: &mut Core) {
 #[cold]
 #[inline(never)]
 fn poll(core: &mut Core) -> Option<Stop> {
+    core.shared.set_retired(core.retired);
     loop {
         if core.shared.take_attention() {
             core.clock_at = 0;
