@@ -274,7 +274,7 @@ pub trait Ops {
     fn store(&mut self, addr: Self::V, v: Self::V, w: Width) -> Result<(), Self::Stop>;
     /// Atomic read-modify-write; gives the old value as a load of `w` would. `w` is `I32` or `I64`.
     fn amo(&mut self, op: Amo, addr: Self::V, v: Self::V, w: Width) -> Result<Self::V, Self::Stop>;
-    /// Load-reserved.
+    /// Load-reserved, ordered as an acquire. Where it is a release too, a fence came before.
     fn load_reserved(&mut self, addr: Self::V, w: Width) -> Result<Self::V, Self::Stop>;
     /// Store-conditional: 0 if it stored, 1 if not.
     fn store_conditional(&mut self, addr: Self::V, v: Self::V, w: Width) -> Result<Self::V, Self::Stop>;

@@ -1,13 +1,17 @@
 //! Atomics. *The RISC-V Instruction Set Manual*, volume I, "A Extension for Atomic Instructions".
 //!
-//! aq and rl are not passed on: an implementation must order every atomic as if both were set.
+//! aq and rl are not passed on: an implementation orders every atomic as if both were set, with one exception. LR writes
+//! nothing, so nothing that makes it atomic keeps it behind earlier stores; where rl asks for that, the text says so.
 
 use crate::insn::Insn;
 use crate::ops::{Amo, Ops, Width};
 
-/// `rd = [rs1]`, and reserves it.
+/// `rd = [rs1]`, and reserves it. A release is a fence of everything (rw,rw) before it.
 #[inline(always)]
 pub(super) fn lr<O: Ops>(o: &mut O, i: &Insn, w: Width) -> Result<(), O::Stop> {
+    if i.rm & 1 != 0 {
+        o.fence(3, 3);
+    }
     let addr = o.x(i.rs1);
     let v = o.load_reserved(addr, w)?;
     o.set_x(i.rd, v);

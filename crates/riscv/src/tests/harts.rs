@@ -4,12 +4,16 @@ use super::fixture::*;
 use crate::{Hart, HartConfig};
 use std::sync::Arc;
 use strata_engine::{Entry, ManualClock, NoBus, Privilege, Stop, Vcpu};
-use strata_isa::Op;
+use strata_isa::{Insn, Op, encode};
 use strata_memory::GuestRam;
 
 const COUNTER: u64 = BASE + 0x1000;
 const LOCK: u64 = BASE + 0x1040;
 const PLAIN: u64 = BASE + 0x1080;
+
+/// Where each hart stores, and what it then read, a line a round.
+const STORED: [u64; 2] = [BASE + 0x10_0000, BASE + 0x14_0000];
+const READ: [u64; 2] = [BASE + 0x18_0000, BASE + 0x1c_0000];
 
 /// Runs `body` on two harts until both call their firmware; gives the RAM.
 fn on_two_harts(body: &[u32]) -> GuestRam {
@@ -24,6 +28,9 @@ fn on_two_harts(body: &[u32]) -> GuestRam {
                 let config = HartConfig::with_machine_as_firmware(id);
                 let mut hart = Hart::new(config, ram, Arc::new(NoBus), Arc::new(ManualClock::default()));
                 hart.boot(Entry { pc: BASE, args: [COUNTER, LOCK, PLAIN], privilege: Privilege::Kernel });
+                let (me, other) = (id as usize, 1 - id as usize);
+                let x = &mut hart.core().x;
+                (x[8], x[9], x[18]) = (STORED[me], STORED[other], READ[me]);
                 assert!(matches!(hart.run(), Stop::FirmwareCall(_)));
             });
         }
@@ -74,4 +81,34 @@ fn a_spinlock_of_swaps_and_fences_guards_plain_memory() {
         insn(Op::Bne, 0, 5, 0, -36),
     ]);
     assert_eq!(word(&ram, PLAIN), 2 * ROUNDS as u64);
+}
+
+const STARTS: i32 = 500;
+
+#[test]
+fn a_release_on_lr_orders_it_after_an_earlier_store() {
+    // The store-buffering litmus. a0: the start line; s0 (x8): own cells; s1 (x9): the other's; s2 (x18): results; t0
+    // (x5): rounds left; t1 (x6): 1; t2 (x7): how far the start line must be.
+    let lr_aqrl =
+        encode(&Insn { op: Op::LrD, rd: 28, rs1: 9, rs2: 0, rs3: 0, rm: 3, len: 4, imm: 0, raw: 0 });
+    let ram = on_two_harts(&[
+        addi(5, 0, STARTS),
+        addi(6, 0, 1),
+        addi(7, 0, 2),
+        // Together.
+        insn(Op::AmoaddD, 0, 10, 6, 0),
+        insn(Op::Ld, 28, 10, 0, 0),
+        insn(Op::Blt, 0, 28, 7, -4),
+        insn(Op::Sd, 0, 8, 6, 0),
+        lr_aqrl.unwrap(),
+        insn(Op::Sd, 0, 18, 28, 0),
+        addi(8, 8, 64),
+        addi(9, 9, 64),
+        addi(18, 18, 64),
+        addi(7, 7, 2),
+        addi(5, 5, -1),
+        insn(Op::Bne, 0, 5, 0, -44),
+    ]);
+    let lost = (0..STARTS as u64).filter(|n| READ.iter().all(|r| word(&ram, r + 64 * n) == 0)).count();
+    assert_eq!(lost, 0, "rounds in which neither hart saw the other's store");
 }
