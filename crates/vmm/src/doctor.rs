@@ -1,7 +1,9 @@
 //! What this host offers, and what each missing thing costs.
 //!
 //! Looks only: nothing is changed, loaded or left open. How fast `/dev/kvm` really runs kernel code (some hosts
-//! emulate it) is not measured yet, and the finding says so.
+//! interpret it) is measured, for some milliseconds.
+
+mod kvm;
 
 use crate::spec::meminfo;
 use rustix::fs::{Access, MemfdFlags, access, memfd_create};
@@ -57,7 +59,7 @@ pub fn examine() -> Vec<Finding> {
     vec![
         cores(),
         memory(),
-        kvm(),
+        kvm::kvm(),
         tun(),
         ping(),
         userfaultfd(),
@@ -113,30 +115,6 @@ fn memory() -> Finding {
             "free some memory, or use a smaller --memory",
         ),
         _ => Finding::good("memory", detail),
-    }
-}
-
-fn kvm() -> Finding {
-    const COST: &str =
-        "x86 guests cannot run at the processor's speed; RISC-V guests use the software engine anyway";
-    match usable("/dev/kvm") {
-        Ok(()) => Finding::good(
-            "kvm",
-            "/dev/kvm can be opened; not measured is how fast it runs kernel code, which some hosts emulate. No \
-             engine of this version uses it",
-        ),
-        Err(rustix::io::Errno::NOENT) => Finding::missing(
-            "kvm",
-            "there is no /dev/kvm",
-            COST,
-            "enable virtualization in the firmware, or nested virtualization on the outer host; `modprobe kvm`",
-        ),
-        Err(e) => Finding::missing(
-            "kvm",
-            format!("/dev/kvm: {e}"),
-            COST,
-            "add yourself to its group: `sudo usermod -aG kvm $USER`, then log in again",
-        ),
     }
 }
 
