@@ -23,6 +23,9 @@ pub enum Presence {
     Absent = 3,
 }
 
+const ZERO: u8 = Presence::Zero as u8;
+const FILE: u8 = Presence::File as u8;
+
 /// Set beside the presence where a device lies over the page.
 const TRAPPED: u8 = 0x80;
 
@@ -61,7 +64,7 @@ impl PageMap {
     /// Changes the presence of `page`.
     pub fn set_presence(&self, page: usize, to: Presence) {
         if let Some(p) = self.presence.get(page) {
-            p.store(to as u8 | (p.load(Relaxed) & TRAPPED), SeqCst);
+            let _ = p.fetch_update(SeqCst, Relaxed, |was| Some(to as u8 | was & TRAPPED));
         }
     }
 
@@ -79,14 +82,21 @@ impl PageMap {
 
     /// Marks `page` written in the current epoch.
     pub fn mark_dirty(&self, page: usize) {
+        self.mark_in(page, self.epoch.load(Relaxed));
+    }
+
+    /// `epoch` may be over by now: another may have marked the page in a later one, and that mark stays. Likewise a page
+    /// that is taken away meanwhile stays absent.
+    fn mark_in(&self, page: usize, epoch: u32) {
         let (Some(p), Some(d)) = (self.presence.get(page), self.dirty.get(page)) else { return };
-        let now = self.epoch.load(Relaxed);
-        if d.load(Relaxed) != now {
-            d.store(now, Relaxed);
+        if d.load(Relaxed) < epoch {
+            d.fetch_max(epoch, Relaxed);
         }
-        let was = p.load(Relaxed);
-        if was & !TRAPPED != Presence::Private as u8 {
-            p.store(Presence::Private as u8 | (was & TRAPPED), Relaxed);
+        let unwritten = |was: u8| matches!(was & !TRAPPED, ZERO | FILE);
+        if unwritten(p.load(Relaxed)) {
+            let _ = p.fetch_update(Relaxed, Relaxed, |was| {
+                unwritten(was).then_some(Presence::Private as u8 | was & TRAPPED)
+            });
         }
     }
 
@@ -108,5 +118,30 @@ impl PageMap {
     /// Number of pages.
     pub fn pages(&self) -> usize {
         self.presence.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_mark_does_not_take_back_a_newer_one() {
+        let m = PageMap::new(1, Presence::Zero);
+        let old = m.epoch();
+        let new = m.begin_epoch();
+        m.mark_dirty(0);
+        m.mark_in(0, old);
+        assert!(m.dirty_since(0, new));
+    }
+
+    #[test]
+    fn a_mark_makes_a_page_private_but_brings_none_back() {
+        let m = PageMap::new(2, Presence::File);
+        m.set_presence(0, Presence::Absent);
+        m.trap(1);
+        (0..3).for_each(|p| m.mark_dirty(p));
+        assert_eq!((m.presence(0), m.presence(1)), (Presence::Absent, Presence::Private));
+        assert!(m.trapped(1) && !m.trapped(0));
     }
 }
