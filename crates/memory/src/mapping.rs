@@ -1,7 +1,7 @@
 //! One host mapping of guest RAM. All `unsafe` that makes or ends a mapping is here.
 
 use crate::MemoryError;
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use std::os::fd::OwnedFd;
 use std::ptr::NonNull;
@@ -18,11 +18,13 @@ pub enum Backing {
 }
 
 impl Backing {
-    /// A fresh memfd of `len` bytes.
+    /// A fresh memfd of `len` bytes, whose size nobody can change: where a mapped file shrinks, an access kills the
+    /// process.
     pub fn memfd(len: u64) -> Result<Backing, MemoryError> {
         let host = |source| MemoryError::Host { len, source };
-        let fd = memfd_create("strata-ram", MemfdFlags::CLOEXEC).map_err(host)?;
+        let fd = memfd_create("strata-ram", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(host)?;
         ftruncate(&fd, len).map_err(host)?;
+        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW).map_err(host)?;
         Ok(Backing::SharedFd(fd))
     }
 }
@@ -44,6 +46,12 @@ impl Mapping {
     pub(crate) fn new(backing: &Backing, len: u64) -> Result<Mapping, MemoryError> {
         let bad = MemoryError::BadRegion { gpa: 0, len, why: "larger than the host's address space" };
         let size = usize::try_from(len).ok().filter(|&n| n <= isize::MAX as usize).ok_or(bad)?;
+        if let Backing::SharedFd(fd) | Backing::PrivateOverFile(fd) = backing {
+            let held = fstat(fd).map_err(|source| MemoryError::Host { len, source })?.st_size;
+            if u64::try_from(held).unwrap_or(0) < len {
+                return Err(MemoryError::BadRegion { gpa: 0, len, why: "longer than the file behind it" });
+            }
+        }
         let prot = ProtFlags::READ | ProtFlags::WRITE;
         let null = std::ptr::null_mut();
         // NORESERVE: a guest's memory is a promise that it may never call in; the host's own policy decides.
@@ -80,5 +88,20 @@ impl Drop for Mapping {
         // SAFETY: the range is ours and no reference to it outlives the `GuestRam` that owns this mapping. Failure
         // would mean the range was not mapped; there is nothing left to do then.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_mapping_reaches_past_its_file() {
+        let Backing::SharedFd(fd) = Backing::memfd(4096).unwrap() else { panic!("not a memfd") };
+        assert!(ftruncate(&fd, 0).is_err(), "it could be cut under the mapping");
+        for backing in [Backing::SharedFd(fd.try_clone().unwrap()), Backing::PrivateOverFile(fd)] {
+            assert!(Mapping::new(&backing, 4096).is_ok());
+            assert!(matches!(Mapping::new(&backing, 8192), Err(MemoryError::BadRegion { len: 8192, .. })));
+        }
     }
 }
