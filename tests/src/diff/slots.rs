@@ -508,6 +508,7 @@ impl<'a> Maker<'a> {
     fn system(&mut self, s: &mut Slot) {
         const ECALL: u32 = 0x73;
         const EBREAK: u32 = 0x10_0073;
+        const C_EBREAK: u32 = 0x9002;
         const WFI: u32 = 0x1050_0073;
         let crossing = s.offset % SLOT == 30;
         match self.rng.below(10) {
@@ -517,6 +518,7 @@ impl<'a> Maker<'a> {
                 self.push(s, &insn);
             }
             4 => s.code.push((ECALL, 4)),
+            5 if self.rng.chance(50) => s.code.push((C_EBREAK, 2)),
             5 => s.code.push((EBREAK, 4)),
             6 => {
                 // Only with something to wake up for.
