@@ -140,7 +140,8 @@ static u32 kernel_sieve(void) {
 }
 
 static u32 __attribute__((noinline)) fib(u32 n) { return n < 2 ? n : fib(n - 1) + fib(n - 2); }
-static u32 kernel_fib(void) { return fib(36); }
+static volatile u32 fib_of = 36; // read and written in order with the clock
+static u32 kernel_fib(void) { return fib_of = fib(fib_of); }
 
 #define ROR(v, n) ((v) >> (n) | (v) << (32 - (n)))
 static u32 k256[64], h256[8];

@@ -96,7 +96,8 @@ impl Coverage {
         let compressed = RVC
             .iter()
             .zip(&self.compressed)
-            .filter_map(|(row, done)| (*done < least).then(|| format!("{} ({done})", row.name)));
+            .filter(|(_, done)| **done < least)
+            .map(|(row, done)| format!("{} ({done})", row.name));
         rows.chain(compressed).collect()
     }
 

@@ -31,7 +31,7 @@ pub const EXCEPTIONS: &[Exception] = &[
     },
     Exception {
         why: "pmpaddr has 54 bits; QEMU keeps all 64",
-        covers: |slot, w, q, o| read_as(slot, w, q, o, 0x3b0..=0x3bf, |v| v & (1 << 54) - 1),
+        covers: |slot, w, q, o| read_as(slot, w, q, o, 0x3b0..=0x3bf, |v| v & ((1 << 54) - 1)),
     },
     Exception {
         why: "a PMP entry with W and without R is reserved and loses its W, and bits 5 and 6 are zero; QEMU keeps them",

@@ -136,7 +136,7 @@ fn describe(slots: &[Slot]) -> (Vec<u64>, Vec<u64>) {
     let mut descriptors = Vec::with_capacity(slots.len() * DESCRIPTOR as usize / 8);
     for s in slots {
         let operand = |i: usize| s.operands.get(i).copied().unwrap_or((0, 0));
-        let places = (0..4).fold(0, |p, i| p | u64::from(operand(i).0) * 8 << (16 * i));
+        let places = (0..4).fold(0, |p, i| p | (u64::from(operand(i).0) * 8) << (16 * i));
         let (before, after) = (list(&s.before), list(&s.after));
         descriptors.extend([s.pc, s.mstatus, s.fcsr, s.watch, places]);
         descriptors.extend((0..4).map(|i| operand(i).1));
