@@ -17,7 +17,7 @@
 //! changed presence). Nothing else clears tags, but for eviction.
 //!
 //! A superpage is remembered in pieces of 4 KiB. An sfence.vma of any of its addresses must forget all the pieces, so
-//! the union of the ranges of superpages is kept, and an address in it flushes everything.
+//! the union of the ranges of superpages is kept, for each half of the addresses, and an address in it flushes everything.
 
 use crate::host::HostPage;
 use crate::trap::Privilege;
@@ -243,12 +243,18 @@ impl FetchTlb {
     }
 }
 
+/// The half of the address space, by sign, in which `va` lies. No page lies in both.
+fn half(va: u64) -> usize {
+    (va >> 63) as usize
+}
+
 /// Both memories, and what sfence.vma has to know of superpages.
 pub(crate) struct Mmu {
     pub data: DataTlb,
     pub fetch: FetchTlb,
-    /// First and last address of the superpages remembered, all in one range.
-    supers: Option<(u64, u64)>,
+    /// First and last address of the superpages remembered, in one range for each half of the addresses: a program's
+    /// must not stretch a kernel's over all that lies between.
+    supers: [Option<(u64, u64)>; 2],
 }
 
 impl Mmu {
@@ -271,7 +277,7 @@ impl Mmu {
                 pages: [[0; 16]; 3],
                 local: [false; 3],
             },
-            supers: None,
+            supers: [None; 2],
         }
     }
 
@@ -279,7 +285,8 @@ impl Mmu {
     pub fn note_span(&mut self, va: u64, span: u64) {
         if span > 4096 {
             let (low, high) = (va & !(span - 1), va | (span - 1));
-            self.supers = Some(self.supers.map_or((low, high), |(l, h)| (l.min(low), h.max(high))));
+            let range = &mut self.supers[half(va)];
+            *range = Some(range.map_or((low, high), |(l, h)| (l.min(low), h.max(high))));
         }
     }
 
@@ -287,7 +294,7 @@ impl Mmu {
     pub fn flush_all(&mut self) {
         self.data.flush_all();
         (0..3).for_each(|n| self.fetch.flush_context(n));
-        self.supers = None;
+        self.supers = [None; 2];
     }
 
     /// Forgets what belongs to the address space that is left. Of code, that spares the contexts that have seen only
@@ -304,7 +311,7 @@ impl Mmu {
 
     /// Forgets whatever was found at `va`'s page, in every address space.
     pub fn flush(&mut self, va: u64) {
-        if self.supers.is_some_and(|(low, high)| va >= low && va <= high) {
+        if self.supers[half(va)].is_some_and(|(low, high)| va >= low && va <= high) {
             self.flush_all();
         } else {
             self.data.flush_page(va);

@@ -93,6 +93,13 @@ fn an_address_of_a_superpage_takes_all_of_it_along() {
     m.note_span(VA, 2 << 20);
     m.flush(0x4000_1000);
     assert!(readable(&m, VA));
+    // Nor does a program's superpage make a range with a kernel's.
+    m.note_span(0x4000_0000, 2 << 20);
+    m.flush(0x6000_1000);
+    m.flush(0xffff_ffc0_0000_0000);
+    assert!(readable(&m, VA));
+    m.flush(0x4000_1000);
+    assert!(!readable(&m, VA));
 }
 
 #[test]
