@@ -213,6 +213,6 @@ impl Core {
         self.privilege = to;
         self.next = pc;
         self.mode_changed();
-        self.poll_soon();
+        self.check_interrupts();
     }
 }

@@ -214,3 +214,12 @@ fn counters_are_exact_around_traps_and_writes() {
     assert_eq!((c.x[7], c.x[8]), (0, 2));
     assert_eq!((c.x[9], c.x[28], c.x[29]), (3, 3, 10));
 }
+
+#[test]
+fn a_return_looks_for_interrupts_but_not_at_the_clock() {
+    let mut m = machine(&[]);
+    let c = m.core();
+    (c.poll_at, c.clock_at) = (100, 100);
+    c.mret().unwrap();
+    assert_eq!((c.poll_at, c.clock_at), (0, 100));
+}
