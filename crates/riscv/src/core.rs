@@ -167,6 +167,8 @@ impl Core {
 
     /// Bytes fetched from now on are those that memory holds now.
     pub fn fence_i(&mut self) {
+        // Stores of others that this hart has seen are seen by its fetches too. x86 does so without being told.
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
         self.code_generation += 1;
         self.mmu.fetch.new_stamps();
     }
