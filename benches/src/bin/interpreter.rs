@@ -1,4 +1,4 @@
-//! How fast the same programs run on our engine and on QEMU: `cargo run --release -p strata-e2e --bin bench-interp`.
+//! How fast the same programs run on our engine and on QEMU: `cargo run --release -p strata-bench --bin interpreter`.
 //!
 //! Runs are interleaved, so that whatever else the host does meets both; the figure is the median of five with its
 //! spread. The guest times its own kernel by MTIME, so that neither start-up counts. Instructions are ours, retired.
