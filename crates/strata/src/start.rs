@@ -2,6 +2,7 @@
 
 use crate::args::{Console, FrontArgs, StartArgs};
 use crate::terminal::{self, Ask, End};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use strata_vmm::{Client, ConsoleSpec, Error, ExitReport, Instance, Kind, Launched, Result, Store, launch};
 
@@ -12,21 +13,29 @@ pub fn start(args: StartArgs) -> Result<u8> {
     bring_up(instance, &args.front)
 }
 
+/// Refuses what is asked of the console that cannot be.
+pub fn check_front(front: &FrontArgs) -> Result<()> {
+    if front.detach && front.console == Some(Console::Stdio) {
+        let m = "A detached machine has no terminal: leave --console out, and use `strata console NAME`.";
+        return Err(Error::new(Kind::Usage, m));
+    }
+    Ok(())
+}
+
 /// Starts `instance` and stays with it as `front` says. A new instance is removed if it does not start.
 pub fn bring_up(instance: Instance, front: &FrontArgs) -> Result<u8> {
+    check_front(front)?;
     let mut spec = instance.spec();
     spec.foreground = !front.detach;
-    let console = front.console.clone();
-    spec.console = match console.clone() {
-        Some(Console::File(path)) => ConsoleSpec::File { path: absolute(&path)? },
-        Some(Console::Socket(path)) => ConsoleSpec::Socket { path: absolute(&path)? },
-        Some(Console::Stdio) if front.detach => {
-            let m = "A detached machine has no terminal: leave --console out, and use `strata console NAME`.";
-            return Err(Error::new(Kind::Usage, m));
-        }
+    spec.console = match &front.console {
+        Some(Console::File(path)) => ConsoleSpec::File { path: absolute(path)? },
+        Some(Console::Socket(path)) => ConsoleSpec::Socket { path: absolute(path)? },
         Some(Console::Stdio) | None if !front.detach => ConsoleSpec::Primary,
         Some(Console::Stdio | Console::None) | None => ConsoleSpec::Hub,
     };
+    if spec.console == ConsoleSpec::Primary && spec.image.is_some() && spec.firmware.is_none() {
+        tell_terminal(&mut spec.cmdline);
+    }
     let launched = launch(&spec, Some(instance.lock()))?;
     for note in &launched.notes {
         eprintln!("strata: {note}");
@@ -38,6 +47,22 @@ pub fn bring_up(instance: Instance, front: &FrontArgs) -> Result<u8> {
         return Ok(0);
     }
     if spec.console == ConsoleSpec::Primary { attended(launched) } else { finish(launched) }
+}
+
+/// Tells the image what kind of terminal it talks to, as a word that the kernel hands to its first process as
+/// environment. Without a terminal it is a dumb one: the guest then sends no control sequences into a script's output.
+fn tell_terminal(cmdline: &mut String) {
+    if cmdline.split_whitespace().any(|w| w.starts_with("TERM=")) {
+        return;
+    }
+    let attended = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let own = std::env::var("TERM").ok().filter(|t| attended && !t.is_empty());
+    let plain = |t: &String| t.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b));
+    match own.filter(plain) {
+        Some(term) => cmdline.push_str(&format!(" TERM={term}")),
+        None if attended => {}
+        None => cmdline.push_str(" TERM=dumb"),
+    }
 }
 
 /// An absolute path: instances are used again from other folders.

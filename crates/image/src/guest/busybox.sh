@@ -13,6 +13,9 @@ export HOME=/root TERM="${TERM:-linux}" ENV=/etc/shrc
 cd /root
 # A serial line has no size; without one the shell asks the terminal at each prompt.
 stty cols 80 rows 24 < /dev/console
+# To a script the shell must neither repeat what it is given nor ask for the cursor, which it does while it edits lines;
+# without an echo it edits none.
+[ "$TERM" != dumb ] || stty -echo < /dev/console
 # A script that calls the applets by name reaches us by signal.
 trap '/sbin/poweroff' USR2
 trap '/sbin/halt' USR1
