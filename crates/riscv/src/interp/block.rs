@@ -19,6 +19,7 @@
 //! illegal one) is fetched by itself, by [`BlockCache::alone`].
 
 use crate::core::Core;
+use crate::host::HostPage;
 use crate::mmu::FetchPage;
 use crate::trap::{Cause, Exit};
 use strata_isa::ops::Width;
@@ -119,15 +120,14 @@ impl BlockCache {
         if !whole {
             return self.alone(core);
         }
-        let fetch = |at: u64| page.load(at, Width::U16) as u32;
         let pa = pa | pc & 0xfff;
         let known = self.known[known_index(pa)];
         let block = if known.pa == pa
-            && (known.generation == core.code_generation || same_bytes(self.code(known.block), pc, fetch))
+            && (known.generation == core.code_generation || same_bytes(self.code(known.block), pc, page))
         {
             known.block
         } else {
-            match self.build(core, pc, fetch) {
+            match self.build(core, pc, page) {
                 Some(b) => b,
                 None => return self.alone(core),
             }
@@ -142,11 +142,21 @@ impl BlockCache {
     #[inline(never)]
     pub fn alone(&mut self, core: &mut Core) -> Result<Block, Exit> {
         let pc = core.pc;
-        let mut raw = core.fetch_page(pc)?.page.load(pc, Width::U16) as u32;
-        if raw & 3 == 3 {
-            let second = pc.wrapping_add(2);
-            raw |= (core.fetch_page(second)?.page.load(second, Width::U16) as u32) << 16;
-        }
+        let first = core.fetch_page(pc)?.page;
+        // The second half of an aligned word is as PMP and the page let the first be.
+        let raw = if pc & 3 == 0 { raw_at(first, pc) } else { None };
+        let raw = match raw {
+            Some(raw) => raw,
+            None => {
+                let (low, second) = (first.load(pc, Width::U16) as u32, pc.wrapping_add(2));
+                let wide = low & 3 == 3;
+                low | if wide {
+                    (core.fetch_page(second)?.page.load(second, Width::U16) as u32) << 16
+                } else {
+                    0
+                }
+            }
+        };
         match decode_with(raw, core.config.extensions) {
             Ok(insn) => {
                 self.code[0] = relative(insn, 0);
@@ -157,7 +167,7 @@ impl BlockCache {
     }
 
     /// Decodes from `pc` on; `None` if not even one instruction fits.
-    fn build(&mut self, core: &Core, pc: u64, fetch: impl Fn(u64) -> u32) -> Option<Block> {
+    fn build(&mut self, core: &Core, pc: u64, page: HostPage) -> Option<Block> {
         if self.code.len() > MAX_CODE {
             self.code.truncate(1);
             self.known.fill(UNKNOWN);
@@ -167,14 +177,7 @@ impl BlockCache {
         let room = 4096 - (pc & 0xfff);
         let mut off = 0;
         while self.code.len() - start < MAX_INSNS && off < room {
-            let low = fetch(pc.wrapping_add(off));
-            let raw = if low & 3 != 3 {
-                low
-            } else if off + 4 <= room {
-                low | fetch(pc.wrapping_add(off + 2)) << 16
-            } else {
-                break;
-            };
+            let Some(raw) = raw_at(page, pc.wrapping_add(off)) else { break };
             let Ok(insn) = decode_with(raw, core.config.extensions) else { break };
             self.code.push(relative(insn, off as u8));
             off += u64::from(insn.len);
@@ -205,12 +208,27 @@ fn relative(mut insn: Insn, off: u8) -> Insn {
     insn
 }
 
-/// Whether memory still holds what `code` was decoded from.
-fn same_bytes(code: &[Insn], mut pc: u64, fetch: impl Fn(u64) -> u32) -> bool {
+/// The bytes of the instruction at `at`, which is in `page`; `None` if it goes over the page's end. An aligned word is read
+/// in one piece: kernels patch code that other harts may be fetching (Ziccif).
+fn raw_at(page: HostPage, at: u64) -> Option<u32> {
+    if at & 3 == 0 {
+        let word = page.load(at, Width::U32) as u32;
+        return Some(if word & 3 == 3 { word } else { word & 0xffff });
+    }
+    let half = |at| page.load(at, Width::U16) as u32;
+    let low = half(at);
+    match low & 3 {
+        3 if at & 0xfff == 0xffe => None,
+        3 => Some(low | half(at.wrapping_add(2)) << 16),
+        _ => Some(low),
+    }
+}
+
+/// Whether `page` still holds at `pc` what `code` was decoded from.
+fn same_bytes(code: &[Insn], mut pc: u64, page: HostPage) -> bool {
     code.iter().all(|insn| {
-        let wide = insn.raw & 3 == 3;
-        let now = fetch(pc) | if wide { fetch(pc.wrapping_add(2)) << 16 } else { 0 };
-        pc = pc.wrapping_add(if wide { 4 } else { 2 });
-        now == insn.raw
+        let now = raw_at(page, pc);
+        pc = pc.wrapping_add(if insn.raw & 3 == 3 { 4 } else { 2 });
+        now == Some(insn.raw)
     })
 }

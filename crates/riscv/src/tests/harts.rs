@@ -1,6 +1,7 @@
 //! Several harts on one memory, each on a thread of its own.
 
 use super::fixture::*;
+use crate::interp::BlockCache;
 use crate::{Hart, HartConfig};
 use std::sync::Arc;
 use strata_engine::{Entry, ManualClock, NoBus, Privilege, Stop, Vcpu};
@@ -111,4 +112,38 @@ fn a_release_on_lr_orders_it_after_an_earlier_store() {
     ]);
     let lost = (0..STARTS as u64).filter(|n| READ.iter().all(|r| word(&ram, r + 64 * n) == 0)).count();
     assert_eq!(lost, 0, "rounds in which neither hart saw the other's store");
+}
+
+#[test]
+fn a_word_of_code_is_fetched_in_one_piece() {
+    // The other hart stores two instructions by turns, which differ in both halves: a0 is where.
+    let (one, two) = (addi(0, 0, 0), insn(Op::Jal, 0, 0, 0, 0x7f000));
+    let mut m = Machine::kernel(&[one]);
+    let ram = m.ram.clone();
+    let writer = [insn(Op::Sw, 0, 10, 6, 0), insn(Op::Sw, 0, 10, 7, 0), insn(Op::Jal, 0, 0, 0, -8)];
+    m.code(BASE + 0x1000, &writer);
+    let config = HartConfig::with_machine_as_firmware(1);
+    let mut hart = Hart::new(config, ram, Arc::new(NoBus), Arc::new(ManualClock::default()));
+    hart.boot(Entry { pc: BASE + 0x1000, args: [BASE, 0, 0], privilege: Privilege::Kernel });
+    (hart.core().x[6], hart.core().x[7]) = (one.into(), two.into());
+    let writer = hart.shared().clone();
+    let t = std::thread::spawn(move || hart.run());
+    while word(&m.ram, BASE) as u32 == one {
+        std::thread::yield_now();
+    }
+    let (core, mut cache) = (m.core(), BlockCache::new());
+    let mut torn = None;
+    for n in 0..500_000 {
+        let block = if n % 16 == 0 {
+            core.fence_i();
+            cache.find(core)
+        } else {
+            cache.alone(core)
+        };
+        let raw = cache.code(block.unwrap())[0].raw;
+        torn = torn.or((raw != one && raw != two).then_some(raw));
+    }
+    writer.kick();
+    t.join().unwrap();
+    assert_eq!(torn, None);
 }
