@@ -129,3 +129,83 @@ fn wait(waker: &Waker, fds: &[PollFd<'_>], at_most: Option<Duration>) -> Vec<boo
     }
     all[1..].iter().map(|p| !p.revents().is_empty()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::Message;
+    use crate::gate::Gate;
+    use std::os::fd::BorrowedFd;
+    use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    use std::sync::mpsc::channel;
+
+    /// Counts its turns, and always wants the next after `again`; holds output until it has had `drained_at` turns.
+    struct Counter {
+        turns: Arc<AtomicU32>,
+        again: Option<Duration>,
+        drained_at: u32,
+    }
+
+    impl Worker for Counter {
+        fn wait_for(&self) -> Vec<BorrowedFd<'_>> {
+            Vec::new()
+        }
+        fn turn(&mut self) -> Option<Duration> {
+            self.turns.fetch_add(1, SeqCst);
+            self.again
+        }
+        fn drained(&self) -> bool {
+            self.turns.load(SeqCst) >= self.drained_at
+        }
+        fn name(&self) -> &str {
+            "counter"
+        }
+    }
+
+    #[test]
+    fn workers_have_their_turns_and_hold_up_no_pause() {
+        let (tx, rx) = channel();
+        let gate = Gate::new(tx);
+        let turns: Vec<Arc<AtomicU32>> = (0..4).map(|_| Arc::default()).collect();
+        let again = [Some(Duration::ZERO), Some(Duration::from_micros(200)), Some(Duration::MAX), None];
+        let worker = |(turns, again): (&Arc<AtomicU32>, Option<Duration>)| {
+            Box::new(Counter { turns: turns.clone(), again, drained_at: 0 }) as Box<dyn Worker>
+        };
+        let workers: Vec<_> = turns.iter().zip(again).map(worker).collect();
+        let (member, waker) = (gate.join(), Waker::new().unwrap());
+        let thread = std::thread::spawn({
+            let waker = waker.clone();
+            move || run(&member, &waker, workers)
+        });
+        let want = |want| {
+            gate.set(want);
+            waker.wake();
+        };
+        let count = || -> Vec<u32> { turns.iter().map(|t| t.load(SeqCst)).collect() };
+        want(Want::Run);
+        while count()[1] < 20 || count()[0] < 100 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        want(Want::Park);
+        assert!(matches!(rx.recv_timeout(Duration::from_secs(10)), Ok(Message::Parked(1))));
+        let parked = count();
+        assert_eq!(parked[2..], [1, 1], "one turn after a park, and never again");
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(count(), parked);
+        want(Want::Exit);
+        thread.join().unwrap();
+        assert_eq!(count(), parked, "whoever holds nothing has no turn at the end");
+    }
+
+    #[test]
+    fn an_end_waits_for_output_that_is_held() {
+        let (tx, _rx) = channel();
+        let gate = Gate::new(tx);
+        let turns: Arc<AtomicU32> = Arc::default();
+        let (member, waker) = (gate.join(), Waker::new().unwrap());
+        let worker = Counter { turns: turns.clone(), again: None, drained_at: 5 };
+        gate.set(Want::Exit);
+        run(&member, &waker, vec![Box::new(worker)]);
+        assert_eq!(turns.load(SeqCst), 5);
+    }
+}
