@@ -3,11 +3,11 @@
 //! That `/dev/kvm` opens says little. Some hosts offer one on which guest user code runs on the processor but guest
 //! kernel code is interpreted by the host's kernel, at a few million instructions a second instead of thousands:
 //! no operating system is usable there. Only running kernel code tells the two apart, so [`probe`] does: a machine
-//! of four pages and one vCPU, in 64-bit mode at privilege level 0, for some milliseconds (`guest` has its program).
+//! of five pages and one vCPU, in 64-bit mode at privilege level 0, for some milliseconds (`guest` has its program).
 //!
-//! **It always comes back.** The vCPU has a thread of its own. At [`KICK`] the caller sends that thread a signal
-//! which only `KVM_RUN` lets in; at [`BOUND`] the caller goes on without it, and the thread keeps all it uses until
-//! the host's kernel lets go of it. Nothing of the process changes: no signal handler, no mask of another thread.
+//! **It always comes back.** The vCPU has a thread of its own. A guest that runs for longer than [`RUN`] is stopped by
+//! a signal which only `KVM_RUN` lets in; at [`BOUND`] the caller goes on without the thread, which keeps all it uses
+//! until the host's kernel lets go of it. Nothing of the process changes: no signal handler, no other thread's mask.
 //!
 //! Not here: an engine that runs machines on KVM.
 
@@ -22,10 +22,13 @@ pub use probe::probe;
 use std::io;
 use std::time::Duration;
 
-/// When a vCPU that still runs is told to stop, after the start of the probe.
-pub const KICK: Duration = Duration::from_millis(35);
+/// How long building the machine may take. A millisecond is usual; the first machine of a slow host was seen
+/// to need 130.
+pub const BUILD: Duration = Duration::from_millis(200);
+/// How long the guest may run, from then on.
+pub const RUN: Duration = Duration::from_millis(40);
 /// When the probe returns at the latest, after its start (give or take the host's scheduler).
-pub const BOUND: Duration = Duration::from_millis(50);
+pub const BOUND: Duration = Duration::from_millis(250);
 
 /// Kernel-mode speed from which KVM counts as the processor's own, in million instructions a second. A processor
 /// gives thousands, and some hundreds are left of that on a host where others run too.
@@ -36,8 +39,9 @@ const EMULATED_MIPS: f64 = 60.0;
 /// How fast kernel-mode code ran.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct KernelSpeed {
-    /// Million guest instructions a second, of loads, stores, arithmetic and branches, with a reload of the page-table
-    /// root, of a segment and of the interrupt flag about every 900. The best of several runs.
+    /// Million guest instructions a second of the vCPU's thread, of loads, stores, arithmetic and branches.
+    /// The best of several runs, each of which begins with a reload of the page-table root, of a segment and of the
+    /// interrupt flag.
     pub mips: f64,
     /// Microseconds from one port write that leaves the guest to the next, as user space sees it; the median.
     pub exit_us: f64,

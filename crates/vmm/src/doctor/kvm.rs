@@ -108,7 +108,7 @@ mod tests {
             ),
             (Unusable::Stopped("Shutdown".into()), "Shutdown", "dmesg"),
             (Unusable::Wrong { expected: 0x2040, found: 7 }, "0x7 instead of 0x2040", "dmesg"),
-            (Unusable::Late { step: "KVM_RUN" }, "50 ms, last in KVM_RUN", "less busy"),
+            (Unusable::Late { step: "KVM_RUN" }, "250 ms, last in KVM_RUN", "less busy"),
         ];
         for (reason, words, fix) in reasons {
             let f = verdict(Err(reason));
