@@ -53,6 +53,8 @@ pub struct OpenDisk {
     lease: Option<Lease>,
     format: Format,
     layers: Vec<PathBuf>,
+    /// Whether the layers were found in the image, rather than given by the caller, who then knows them.
+    found: bool,
     path: PathBuf,
     _shared: Vec<FileLock>,
 }
@@ -78,7 +80,8 @@ impl OpenDisk {
         let shown = self.path.display();
         let mut notes: Vec<String> =
             self.lease.iter().flat_map(Lease::notes).map(|note| format!("Disk {shown}: {note}.")).collect();
-        notes.extend(self.layers.iter().map(|l| format!("Disk {shown} stands on {}.", l.display())));
+        let found = self.layers.iter().filter(|_| self.found);
+        notes.extend(found.map(|l| format!("Disk {shown} stands on {}.", l.display())));
         notes
     }
 
@@ -217,7 +220,8 @@ pub fn open(options: OpenOptions) -> Result<OpenDisk, DiskError> {
     if let Some(lease) = &mut lease {
         lease.confirm();
     }
-    Ok(OpenDisk { disk, lease, format, layers, path, _shared: shared })
+    let found = !matches!(chain, Chain::Given(_));
+    Ok(OpenDisk { disk, lease, format, layers, found, path, _shared: shared })
 }
 
 /// Opens the file itself: a regular file or a block device, nothing else.
