@@ -25,8 +25,9 @@ pub fn run(tools: &Tools, words: &[&str]) -> Result<(), String> {
         }
         ["debian"] => command(
             cargo(tools)
-                .args(["test", "--release", "-p", "strata-e2e", "--test", "debian", "--"])
-                .args(["--ignored", "--nocapture"]),
+                .args(["test", "--release", "-p", "strata", "--test", "debian", "--"])
+                // One machine after the other, for figures that mean something.
+                .args(["--ignored", "--nocapture", "--test-threads", "1"]),
         ),
         ["float"] => command(
             cargo(tools)

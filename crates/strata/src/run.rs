@@ -4,7 +4,7 @@ use crate::args::{MachineArgs, Net, RunArgs, SourceArgs};
 use crate::{image, start};
 use std::path::{Path, PathBuf};
 use strata_image::Image;
-use strata_vmm::{DiskFormat, DiskSpec, Error, Kind, NetSpec, NewInstance, Result, Store};
+use strata_vmm::{DiskFormat, DiskSpec, Error, Kind, NetSpec, NewInstance, Result, Store, VmmSpec};
 
 /// Command line of a kernel that comes without an image.
 const PLAIN_CMDLINE: &str = "console=ttyS0";
@@ -15,16 +15,32 @@ pub fn run(args: RunArgs) -> Result<u8> {
         let m = "There is nothing to run: name an image (`strata run busybox`), a --kernel or a --firmware.";
         return Err(Error::new(Kind::Usage, m));
     }
+    start::check_front(&args.front)?;
     let store = Store::open()?;
     // What a killed machine left is removed by whoever comes next; trouble with it is not this command's.
     let _ = store.sweep();
     let net = network(&args.machine)?;
     let files = files_to_boot(&args)?;
     let disks = args.disk.iter().map(|d| disk(d)).collect::<Result<Vec<_>>>()?;
+    check_early(&args, &disks, &net)?;
     let found =
         args.image.as_deref().map(|name| image::find_or_pull(name, &SourceArgs::default())).transpose()?;
     let new = assemble(&args, found.as_ref(), files, disks, net)?;
     start::bring_up(store.create(new)?, &args.front)
+}
+
+/// Tells impossible numbers and names before an image is pulled for them.
+fn check_early(args: &RunArgs, disks: &[DiskSpec], net: &NetSpec) -> Result<()> {
+    let spec = VmmSpec {
+        cpus: args.machine.cpus,
+        memory: args.machine.memory,
+        disks: disks.to_vec(),
+        net: net.clone(),
+        // Stands for whatever will be started.
+        kernel: Some(PathBuf::from("/")),
+        ..VmmSpec::new(args.name.as_deref().unwrap_or("unnamed"))
+    };
+    spec.check()
 }
 
 struct Files {

@@ -230,7 +230,7 @@ impl MachineControl for Real {
         match self.with(Exit::Stopped, Machine::wait) {
             Exit::PowerOff(code) => Outcome::PowerOff { code },
             Exit::Stopped => Outcome::Stopped { by: String::new() },
-            Exit::Stuck(why) => Outcome::Stuck { why },
+            Exit::Stuck(why) => Outcome::Stuck { why: why.trim_end().to_owned() },
         }
     }
     fn release(&self) {

@@ -1,0 +1,182 @@
+//! A place of its own for each test: nothing of the user's is touched, and what is left over shows.
+
+use super::{Console, busybox};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A home, a runtime folder and a work folder.
+pub struct Place {
+    dir: tempfile::TempDir,
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Done {
+    /// Exit code; none if a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl From<Output> for Done {
+    fn from(o: Output) -> Done {
+        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        Done { code: o.status.code(), out: text(&o.stdout), err: text(&o.stderr) }
+    }
+}
+
+impl Done {
+    /// It went well; gives its output.
+    #[track_caller]
+    pub fn good(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.out
+    }
+
+    /// It was refused with this code, in one paragraph that has these words.
+    #[track_caller]
+    pub fn refused(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        let text = self.err.strip_prefix("strata: ").unwrap_or_else(|| panic!("no error of ours: {self:?}"));
+        assert_eq!(text.trim_end().lines().count(), 1, "one paragraph: {self:?}");
+        for word in words {
+            assert!(text.contains(word), "should say `{word}`: {self:?}");
+        }
+    }
+}
+
+impl Place {
+    /// An empty place.
+    pub fn new() -> Place {
+        // Under the target folder: /tmp may be small, and may be another file system than the image's.
+        let dir = tempfile::Builder::new().prefix("e2e-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        for sub in ["home", "run", "work"] {
+            fs::create_dir(dir.path().join(sub)).unwrap();
+        }
+        Place { dir }
+    }
+
+    /// A place that has the busybox image.
+    pub fn with_busybox() -> Place {
+        let place = Place::new();
+        let (from, to) = (busybox(), place.home().join("images/busybox"));
+        fs::create_dir_all(&to).unwrap();
+        for file in fs::read_dir(from).unwrap() {
+            let file = file.unwrap().path();
+            fs::hard_link(&file, to.join(file.file_name().unwrap())).unwrap();
+        }
+        place
+    }
+
+    /// `$STRATA_HOME`.
+    pub fn home(&self) -> PathBuf {
+        self.dir.path().join("home")
+    }
+
+    /// Where users' files are.
+    pub fn work(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    /// A file of the user's.
+    pub fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.work().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// Sets a command up to be at home here.
+    pub fn at_home<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command
+            .current_dir(self.work())
+            .env("STRATA_HOME", self.home())
+            .env("XDG_RUNTIME_DIR", self.dir.path().join("run"))
+            .env_remove("RUST_LOG")
+    }
+
+    /// `strata WORDS`, split at spaces.
+    pub fn command(&self, words: &str) -> Command {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_strata"));
+        self.at_home(&mut c).args(words.split_whitespace());
+        c
+    }
+
+    /// Runs `strata WORDS` to its end, without input.
+    pub fn strata(&self, words: &str) -> Done {
+        self.finish(&mut self.command(words))
+    }
+
+    /// Runs a command to its end, without input.
+    pub fn finish(&self, command: &mut Command) -> Done {
+        command.stdin(Stdio::null()).output().unwrap().into()
+    }
+
+    /// Runs `strata WORDS` with its streams in our hands.
+    pub fn open(&self, words: &str) -> Console {
+        Console::spawn(self.command(words))
+    }
+
+    /// The process of a running machine.
+    #[track_caller]
+    pub fn vmm_of(&self, name: &str) -> u32 {
+        let text = fs::read_to_string(self.dir.path().join(format!("run/strata/{name}.lock"))).unwrap();
+        let digits = text.split("\"pid\":").nth(1).unwrap();
+        digits.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+    }
+
+    /// Names in a folder, sorted; none if it is not there.
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).into_iter().flatten();
+        let mut names: Vec<_> =
+            entries.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Files in the runtime folder.
+    pub fn running(&self) -> Vec<String> {
+        Self::names(&self.dir.path().join("run/strata"))
+    }
+
+    /// Instances that are kept, whole or in pieces.
+    pub fn kept(&self) -> Vec<String> {
+        let mut names = Self::names(&self.home().join("instances"));
+        names.retain(|n| n != ".lock");
+        names
+    }
+
+    /// Images, whole or in pieces.
+    pub fn images(&self) -> Vec<String> {
+        Self::names(&self.home().join("images"))
+    }
+
+    /// Everything in the work folder.
+    pub fn contents(&self) -> BTreeMap<String, Vec<u8>> {
+        let dir = self.work();
+        Self::names(&dir)
+            .into_iter()
+            .map(|n| (n.clone(), fs::read(dir.join(&n)).unwrap_or_default()))
+            .collect()
+    }
+
+    /// No machine and no instance is left.
+    #[track_caller]
+    pub fn is_clean(&self) {
+        assert_eq!((self.running(), self.kept()), (vec![], vec![]), "left behind");
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // A test that failed leaves no machine to the host.
+        for file in self.running() {
+            if let Some(name) = file.strip_suffix(".lock") {
+                let _ = self.command(&format!("stop --force {name}")).output();
+            }
+        }
+    }
+}

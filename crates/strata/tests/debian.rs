@@ -1,0 +1,162 @@
+//! A real Debian, end to end: minutes of work, so `cargo xtask soak debian` runs it, in release, with its timings.
+//!
+//! The first suite that verifies, of 13, forky and sid, is pulled (or was by an earlier run) and then used: an
+//! address, the package archive, a lot of disk, a reboot, four harts; and once more through Debian's own OpenSBI and
+//! U-Boot.
+
+mod common;
+
+use common::{Console, Place, mirror_or_strata};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// For a boot, or for apt: an interpreter on a busy host takes minutes.
+const LONG: Duration = Duration::from_secs(1200);
+
+fn home() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e-home")
+}
+
+/// `strata WORDS` in the home that keeps Debian between runs.
+fn strata(place: &Place, words: &[&str]) -> Command {
+    let mut c = place.command("");
+    c.args(words).env("STRATA_HOME", home());
+    c
+}
+
+/// Pulls the first suite that verifies; gives the image's name.
+fn pull(place: &Place) -> String {
+    let mut refused = String::new();
+    for image in ["debian:13", "debian:forky", "debian:sid"] {
+        let start = Instant::now();
+        if strata(place, &["image", "show", image]).output().unwrap().status.success() {
+            println!("{image}: pulled by an earlier run");
+            return image.into();
+        }
+        let pull = strata(place, &["image", "pull", image]).stdin(Stdio::null()).output().unwrap();
+        if pull.status.success() {
+            println!("{image}: pulled in {:.0?}", start.elapsed());
+            return image.into();
+        }
+        refused = mirror_or_strata(&pull);
+        println!("{image}: not this one, {refused}");
+        assert_eq!(
+            pull.status.code(),
+            Some(75),
+            "only a mirror may be why another suite is tried: {refused}"
+        );
+    }
+    panic!("no suite can be pulled; the last one: {refused}");
+}
+
+/// Logs in as root; leaves a shell whose answers can be read.
+fn log_in(c: &mut Console, what: &str, since: Instant) {
+    c.wait_long("login:", LONG);
+    println!("{what}: login after {:.1?}", since.elapsed());
+    c.send("root");
+    c.wait_long("~# ", LONG);
+    println!("{what}: shell after {:.1?}", since.elapsed());
+    // No colours, no title, no bracketed paste: plain lines.
+    c.send("export TERM=dumb PS1='# ' PAGER=cat; bind 'set enable-bracketed-paste off'");
+    c.sh("true");
+}
+
+/// The login prompt does not wait for the network.
+fn has_an_address(c: &mut Console) {
+    let wait = "for i in $(seq 60); do ip -4 addr | grep -q 'inet 10.0.2.15/24' && break; sleep 1; done";
+    c.sh_long(wait, LONG);
+    let addresses = c.sh("ip -4 addr");
+    assert!(addresses.contains("inet 10.0.2.15/24"), "no address by DHCP:\n{addresses}");
+}
+
+/// Runs a step and prints how long it took.
+fn timed<T>(what: &str, step: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let value = step();
+    println!("{what}: {:.1?}", start.elapsed());
+    value
+}
+
+fn power_off(mut c: Console) {
+    c.send("systemctl poweroff");
+    c.wait_long("Power down", LONG);
+    let done = c.end();
+    assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "{}", done.out);
+}
+
+#[test]
+#[ignore = "takes many minutes: cargo xtask soak debian"]
+fn debian_lives() {
+    let place = Place::new();
+    let image = pull(&place);
+    let start = Instant::now();
+    let mut c = Console::spawn(strata(&place, &["run", &image, "--cpus", "4"]));
+    log_in(&mut c, "direct boot, 4 harts", start);
+    assert_eq!(c.sh("nproc"), "4");
+    timed("address", || has_an_address(&mut c));
+    timed("apt-get update", || c.sh_long("apt-get -q update", LONG));
+    timed("apt-get install hello", || c.sh_long("apt-get -qy install hello", LONG));
+    assert_eq!(c.sh("hello"), "Hello, world!");
+
+    let write = "dd if=/dev/urandom of=/root/data bs=1M count=200 2>/dev/null && sync";
+    timed("200 MB written and synced", || c.sh_long(write, LONG));
+    let sum = timed("its sum", || c.sh_long("sha256sum /root/data", LONG));
+    c.send("systemctl reboot");
+    let start = Instant::now();
+    log_in(&mut c, "reboot", start);
+    assert_eq!(timed("the sum again", || c.sh_long("sha256sum /root/data", LONG)), sum);
+    assert_eq!(c.sh("hello"), "Hello, world!");
+    timed("power-off", || power_off(c));
+}
+
+/// Debian's OpenSBI and U-Boot, unpacked; through the host's own apt, without installing them.
+fn firmware(place: &Place) -> (PathBuf, PathBuf) {
+    let dir = place.work().join("firmware");
+    fs::create_dir(&dir).unwrap();
+    let run = |c: &mut Command| {
+        let out = c.current_dir(&dir).output().unwrap();
+        assert!(out.status.success(), "MIRROR: {c:?}: {}", String::from_utf8_lossy(&out.stderr));
+    };
+    run(Command::new("apt-get").args(["-q", "download", "opensbi", "u-boot-qemu"]));
+    for deb in fs::read_dir(&dir).unwrap() {
+        let deb = deb.unwrap().path();
+        if deb.extension().is_some_and(|e| e == "deb") {
+            run(Command::new("dpkg-deb").arg("-x").arg(deb).arg("."));
+        }
+    }
+    (
+        dir.join("usr/lib/riscv64-linux-gnu/opensbi/generic"),
+        dir.join("usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin"),
+    )
+}
+
+#[test]
+#[ignore = "takes many minutes: cargo xtask soak debian"]
+fn debian_boots_by_its_own_firmware() {
+    let place = Place::new();
+    let image = pull(&place);
+    let (opensbi, u_boot) = firmware(&place);
+    for (kind, cpus) in [("fw_jump.bin", "2"), ("fw_dynamic.bin", "1"), ("fw_dynamic.elf", "4")] {
+        let firmware = opensbi.join(kind);
+        let words = ["--firmware", firmware.to_str().unwrap(), "--kernel", u_boot.to_str().unwrap()];
+        let start = Instant::now();
+        let mut c = Console::spawn(strata(&place, &[&["run", &image, "--cpus", cpus], &words[..]].concat()));
+        c.wait_for("OpenSBI v");
+        c.wait_for("U-Boot 20");
+        c.wait_for("Found /boot/extlinux/extlinux.conf");
+        c.wait_long("Starting kernel ...", LONG);
+        println!("{kind}, {cpus} harts: kernel started after {:.1?}", start.elapsed());
+        // The whole of userland is looked at once; the other ways in need only get to it.
+        if kind == "fw_jump.bin" {
+            log_in(&mut c, kind, start);
+            assert_eq!(c.sh("nproc"), cpus);
+            has_an_address(&mut c);
+            timed("power-off", || power_off(c));
+        } else {
+            c.wait_long("login:", LONG);
+            println!("{kind}: login after {:.1?}", start.elapsed());
+        }
+    }
+}
