@@ -6,8 +6,10 @@
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{IsTerminal, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 /// Ctrl-], as telnet has it: no shell or editor uses it.
 const ESCAPE: u8 = 0x1d;
@@ -66,10 +68,36 @@ impl Drop for RawMode {
     }
 }
 
+/// Signals that would end this process with the terminal still raw.
+struct Signals(Vec<(i32, UnixStream)>);
+
+impl Signals {
+    fn watch() -> std::io::Result<Signals> {
+        let watched = [SIGHUP, SIGINT, SIGTERM].map(|signal| {
+            let (ours, theirs) = UnixStream::pair()?;
+            signal_hook::low_level::pipe::register(signal, theirs)?;
+            Ok((signal, ours))
+        });
+        watched.into_iter().collect::<std::io::Result<_>>().map(Signals)
+    }
+
+    /// One that has come.
+    fn come(&self) -> Option<i32> {
+        let came = |s: &UnixStream| {
+            let mut fd = [PollFd::new(s, PollFlags::IN)];
+            let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+            poll(&mut fd, Some(&now)).is_ok_and(|n| n > 0)
+        };
+        self.0.iter().find(|(_, s)| came(s)).map(|(signal, _)| *signal)
+    }
+}
+
 /// Relays between standard streams and `console` until one side ends. `ask` carries out what the person chooses and
 /// gives a line to show.
 pub fn relay(console: OwnedFd, mut ask: impl FnMut(Ask) -> String) -> std::io::Result<End> {
     let mode = RawMode::enter();
+    // Where nothing has to be put back, signals do what they always do.
+    let signals = if mode.is_terminal() { Signals::watch()? } else { Signals(Vec::new()) };
     if mode.is_terminal() {
         say("console connected; Ctrl-] opens the menu");
     }
@@ -84,13 +112,21 @@ pub fn relay(console: OwnedFd, mut ask: impl FnMut(Ask) -> String) -> std::io::R
         if stdin_open && typed.is_empty() {
             fds.push(PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN));
         }
+        let streams = fds.len();
+        fds.extend(signals.0.iter().map(|(_, s)| PollFd::new(s, PollFlags::IN)));
         match poll(&mut fds, None) {
             Err(Errno::INTR) => continue,
             r => r?,
         };
         let from_console = fds[0].revents();
-        let from_stdin = fds.get(1).is_some_and(|f| !f.revents().is_empty());
+        let from_stdin = fds[1..streams].iter().any(|f| !f.revents().is_empty());
         drop(fds);
+        if let Some(signal) = signals.come() {
+            drop(mode);
+            // Ends this process as the signal would have without us.
+            signal_hook::low_level::emulate_default_handler(signal)?;
+            return Ok(End::Quit);
+        }
         if from_console.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) && !show(&console)? {
             return Ok(End::Closed);
         }

@@ -67,7 +67,7 @@ fn log_in(c: &mut Console, what: &str, since: Instant) {
 fn has_an_address(c: &mut Console) {
     let wait = "for i in $(seq 60); do ip -4 addr | grep -q 'inet 10.0.2.15/24' && break; sleep 1; done";
     c.sh_long(wait, LONG);
-    let addresses = c.sh("ip -4 addr");
+    let addresses = c.sh("ip -4 addr | cat");
     assert!(addresses.contains("inet 10.0.2.15/24"), "no address by DHCP:\n{addresses}");
 }
 
