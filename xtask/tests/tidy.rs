@@ -25,11 +25,14 @@ fn files(ending: &str) -> Vec<(PathBuf, String)> {
     let mut all = Vec::new();
     walk(&root(), &mut all);
     all.retain(|p| p.to_string_lossy().ends_with(ending));
-    all.into_iter().map(|p| (p.strip_prefix(root()).unwrap().to_owned(), fs::read_to_string(&p).unwrap())).collect()
+    all.into_iter()
+        .map(|p| (p.strip_prefix(root()).unwrap().to_owned(), fs::read_to_string(&p).unwrap()))
+        .collect()
 }
 
 fn is_test(path: &Path) -> bool {
-    path.components().any(|c| matches!(c.as_os_str().to_str(), Some("tests" | "benches" | "examples" | "tests.rs")))
+    path.components()
+        .any(|c| matches!(c.as_os_str().to_str(), Some("tests" | "benches" | "examples" | "tests.rs")))
 }
 
 /// The part of a file before its inline tests.
@@ -83,7 +86,8 @@ fn files_fit_in_a_head_and_open_with_an_essay() {
 
 #[test]
 fn nothing_unfinished_looks_finished() {
-    let words = [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("FIX", "ME"), concat!("X", "XX:")];
+    let words =
+        [concat!("todo", "!("), concat!("unimplemented", "!("), concat!("FIX", "ME"), concat!("X", "XX:")];
     for (path, text) in files(".rs") {
         for word in words {
             assert!(!text.contains(word), "{} contains {word}", path.display());
@@ -94,8 +98,8 @@ fn nothing_unfinished_looks_finished() {
 #[test]
 fn dependencies_point_down() {
     let order = [
-        "state", "float", "isa", "memory", "engine", "block", "net", "riscv", "kvm", "devices", "board", "machine", "vmm",
-        "image", "strata",
+        "state", "float", "isa", "memory", "engine", "block", "net", "riscv", "kvm", "devices", "board",
+        "machine", "vmm", "image", "strata",
     ];
     let place = |name: &str| order.iter().position(|o| *o == name);
     for (path, text) in files("Cargo.toml") {
@@ -105,7 +109,10 @@ fn dependencies_point_down() {
         let production = text.split("[dev-dependencies]").next().unwrap();
         for line in production.lines().filter_map(|l| l.strip_prefix("strata-")) {
             let other = line.split(['.', ' ', '=']).next().unwrap();
-            assert!(place(other).is_some_and(|p| p < mine), "{name} depends on {other}, which is not below it");
+            assert!(
+                place(other).is_some_and(|p| p < mine),
+                "{name} depends on {other}, which is not below it"
+            );
         }
     }
 }
