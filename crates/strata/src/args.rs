@@ -70,8 +70,12 @@ pub struct MachineArgs {
     /// Network: `user` (needs no rights), `tap=NAME`, or `none`
     #[arg(long, value_name = "NET", default_value = "user", value_parser = parse_net)]
     pub net: Net,
-    /// Pass connections to a port of this host on to the machine: [tcp:|udp:][ADDRESS:]HOST_PORT:GUEST_PORT
-    #[arg(long, value_name = "H:G")]
+    /// Port forwards, as text.
+    #[arg(
+        long,
+        value_name = "H:G",
+        help = "Pass connections to a port of this host on to the machine: [tcp:|udp:][ADDRESS:]HOST_PORT:GUEST_PORT"
+    )]
     pub forward: Vec<String>,
 }
 
