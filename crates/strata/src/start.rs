@@ -78,15 +78,11 @@ fn attended(mut launched: Launched) -> Result<u8> {
         Ok(End::Closed) => finish(launched),
         Ok(End::Quit) => {
             // The person ended it on purpose: that is a good end.
-            launched.client.stop(&mut |_| {})?;
-            launched.wait()?;
-            Ok(0)
+            let exit = launched.stop()?;
+            if exit.problems.is_empty() { Ok(0) } else { report(&exit) }
         }
         // Whoever read our output has gone: so does the machine, as with any program in a pipe.
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => {
-            launched.client.stop(&mut |_| {})?;
-            report(&launched.wait()?)
-        }
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => report(&launched.stop()?),
         Err(e) => Err(Error::io("pass the console on", e)),
     }
 }

@@ -127,6 +127,15 @@ fn died(name: &str, status: Option<ExitStatus>) -> Error {
 }
 
 impl Launched {
+    /// Stops the machine, and waits until its process is gone. There is nobody left to [`wait`](Self::wait) for then.
+    ///
+    /// # Errors
+    /// `Died` if the process was killed.
+    pub fn stop(&mut self) -> Result<ExitReport> {
+        let report = self.client.stop(&mut |_| {});
+        self.reap(report)
+    }
+
     /// Waits until the machine has ended and its process is gone.
     ///
     /// # Errors
@@ -136,6 +145,10 @@ impl Launched {
         if report.as_ref().is_err_and(|e| e.kind == Kind::Cancelled) {
             return report;
         }
+        self.reap(report)
+    }
+
+    fn reap(&mut self, report: Result<ExitReport>) -> Result<ExitReport> {
         // It ends once we have let go of the connection, or by itself shortly after its report.
         let status = self.child.wait().ok();
         match report {
