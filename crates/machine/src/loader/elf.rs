@@ -23,6 +23,25 @@ pub struct Segment {
     pub memory: u64,
 }
 
+impl Segment {
+    /// The segment from `base` on, where what lies below is nothing of the program: a linker that is told an address for
+    /// the code alone puts the file's own headers (which end at `headers`) and padding on the page before it.
+    pub(super) fn from_base(&self, base: u64, headers: usize, bytes: &[u8]) -> Segment {
+        let whole = self.clone();
+        let Some(cut) = base.checked_sub(self.address).filter(|c| *c > 0 && *c < self.memory) else {
+            return whole;
+        };
+        let end = usize::try_from(cut)
+            .map_or(self.file.end, |c| self.file.start.saturating_add(c).min(self.file.end));
+        let padding = bytes.get(self.file.start.max(headers).min(end)..end).unwrap_or(&[]);
+        if padding.iter().any(|b| *b != 0) {
+            return whole;
+        }
+        let (linked, memory) = (self.linked.wrapping_add(cut), self.memory - cut);
+        Segment { address: base, linked, file: end..self.file.end, memory }
+    }
+}
+
 /// Addresses of a program's `tohost` and `fromhost` words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HtifSymbols {
@@ -39,6 +58,8 @@ pub struct Elf {
     pub entry: u64,
     /// Loadable segments, none empty.
     pub segments: Vec<Segment>,
+    /// Where the file's headers end, in bytes from its start.
+    pub headers: usize,
     /// HTIF symbols, if both are there.
     pub htif: Option<HtifSymbols>,
 }
@@ -103,7 +124,9 @@ impl Elf {
             tohost: physical(&segments, s.tohost),
             fromhost: physical(&segments, s.fromhost),
         });
-        Ok(Elf { entry: physical(&segments, header.e_entry(endian)), segments, htif })
+        let table = u64::from(header.e_phnum(endian)) * u64::from(header.e_phentsize(endian));
+        let headers = usize::try_from(header.e_phoff(endian).saturating_add(table)).unwrap_or(usize::MAX);
+        Ok(Elf { entry: physical(&segments, header.e_entry(endian)), segments, headers, htif })
     }
 }
 

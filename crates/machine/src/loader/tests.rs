@@ -121,3 +121,19 @@ fn elf_files_for_other_machines_are_refused() {
     let e = go(64 << 20, &what).unwrap_err().to_string();
     assert!(e.contains("not RISC-V"), "{e}");
 }
+
+#[test]
+fn headers_that_a_linker_puts_below_ram_are_left_out() {
+    use super::elf::Segment;
+    let mut bytes = vec![0u8; 0x1100];
+    bytes[..4].copy_from_slice(b"\x7fELF");
+    bytes[0x1000] = 0x13;
+    let s = Segment { address: BASE - 0x1000, linked: BASE - 0x1000, file: 0..0x1100, memory: 0x1200 };
+    let cut = s.from_base(BASE, 64, &bytes);
+    assert_eq!((cut.address, cut.linked, cut.file.clone(), cut.memory), (BASE, BASE, 0x1000..0x1100, 0x200));
+    // Something of the program lies there: it stays, and does not fit.
+    bytes[0x800] = 1;
+    assert_eq!(s.from_base(BASE, 64, &bytes), s);
+    let inside = Segment { address: BASE, ..s };
+    assert_eq!(inside.from_base(BASE, 64, &bytes), inside);
+}
