@@ -38,6 +38,9 @@ const PUTC: u64 = 1;
 const PAYLOAD: u64 = (1 << 48) - 1;
 const LOW: u64 = 0xffff_ffff;
 
+/// Warnings in the log about one program: after these it is known.
+const MAX_WARNINGS: u32 = 16;
+
 const SYS_WRITE: u64 = 64;
 const ENOSYS: u64 = 38;
 /// Most bytes that one system call writes; the program sees how many and calls again.
@@ -72,13 +75,14 @@ pub struct Htif {
     ram: GuestRam,
     link: Arc<SerialLink>,
     sink: SystemSink,
+    warnings: u32,
     s: HtifState,
 }
 
 impl Htif {
     /// An interface for a program in `ram`, with a console and a way to end.
     pub fn new(ram: GuestRam, link: Arc<SerialLink>, sink: SystemSink) -> Htif {
-        Htif { ram, link, sink, s: Self::after_power_on() }
+        Htif { ram, link, sink, warnings: 0, s: Self::after_power_on() }
     }
 
     fn after_power_on() -> HtifState {
@@ -103,7 +107,11 @@ impl Htif {
                 _ => Outcome::Later,
             },
             _ => {
-                tracing::warn!("the guest sent an unknown HTIF command {word:#x}");
+                // A guest may send them for ever; the log must not fill the host's disk.
+                if self.warnings < MAX_WARNINGS {
+                    self.warnings += 1;
+                    tracing::warn!("the guest sent an unknown HTIF command {word:#x}");
+                }
                 Outcome::Done(0)
             }
         }

@@ -16,6 +16,7 @@ use crate::record::{FileRecord, Image, Record};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,8 +55,10 @@ impl Store {
     /// [`Error::Io`] or [`Error::DiskFull`].
     pub fn open(root: &Path) -> Result<Store> {
         let store = Store { root: root.to_owned() };
+        // For nobody else: a disk holds a password's hash, and the machine that builds it the password itself.
         for dir in [store.images(), store.cache()] {
-            fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
+            let mut maker = fs::DirBuilder::new();
+            maker.recursive(true).mode(0o700).create(&dir).map_err(|e| Error::io("create", &dir, e))?;
         }
         Ok(store)
     }

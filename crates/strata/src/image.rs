@@ -52,7 +52,13 @@ fn store() -> Result<Store> {
 pub fn find_or_pull(name: &str, source: &SourceArgs) -> Result<Image> {
     match store()?.get(&image::canonical_name(name)) {
         Ok(found) => Ok(found),
-        Err(image::Error::NoSuchImage { .. }) => pull(name, source),
+        Err(image::Error::NoSuchImage { .. }) => match pull(name, source) {
+            // Another strata pulled it while this one waited for its turn.
+            Err(e) if e.kind == Kind::CannotCreate => {
+                store()?.get(&image::canonical_name(name)).map_err(|_| e)
+            }
+            pulled => pulled,
+        },
         Err(e) => Err(error(e)),
     }
 }
@@ -223,7 +229,7 @@ impl Progress for Bars {
         let mut bars = self.bars.lock().unwrap_or_else(|e| e.into_inner());
         if !self.terminal {
             if bars.insert(stage, ProgressBar::hidden()).is_none() {
-                eprintln!("strata: {}", stage.label());
+                crate::say(&stage.label());
             }
             return;
         }
@@ -241,8 +247,8 @@ impl Progress for Bars {
     fn note(&self, text: &str) {
         let bars = self.bars.lock().unwrap_or_else(|e| e.into_inner());
         match bars.values().find(|b| !b.is_finished()) {
-            Some(bar) if self.terminal => bar.suspend(|| eprintln!("strata: {text}")),
-            _ => eprintln!("strata: {text}"),
+            Some(bar) if self.terminal => bar.suspend(|| crate::say(&text)),
+            _ => crate::say(&text),
         }
     }
 }

@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     match dispatch(cli.command) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            eprintln!("strata: {e}");
+            say(&e);
             ExitCode::from(e.kind.code())
         }
     }
@@ -54,7 +54,12 @@ fn main() -> ExitCode {
 fn log_to_stderr() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("STRATA_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false)
+        .without_time()
+        .init();
 }
 
 fn dispatch(command: Command) -> Result<u8> {
@@ -81,6 +86,12 @@ fn dispatch(command: Command) -> Result<u8> {
             Err(strata_vmm::Error::new(Kind::Usage, "`strata vmm` is started by the other commands."))
         }
     }
+}
+
+/// Tells a person something on standard error. Nothing that is said may end what it is about: a log on a full disk, or a
+/// reader that has gone, is no error.
+fn say(text: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "strata: {text}");
 }
 
 /// Prints to standard output; a reader that has gone away is no error.

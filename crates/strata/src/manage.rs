@@ -98,7 +98,7 @@ pub fn stop(name: &str, force: bool) -> Result<u8> {
         Runtime::open()?.kill(name)?;
         return Ok(0);
     }
-    let report = Client::connect(name)?.stop(&mut |step| eprintln!("strata: {step}"))?;
+    let report = Client::connect(name)?.stop(&mut |step| crate::say(&step))?;
     if report.problems.is_empty() {
         return Ok(0);
     }

@@ -38,7 +38,7 @@ pub fn bring_up(instance: Instance, front: &FrontArgs) -> Result<u8> {
     }
     let launched = launch(&spec, Some(instance.lock()))?;
     for note in &launched.notes {
-        eprintln!("strata: {note}");
+        crate::say(&note);
     }
     // From here on the machine's own process holds the instance, and removes it if that was wanted.
     instance.keep();
@@ -94,7 +94,7 @@ fn finish(mut launched: Launched) -> Result<u8> {
 /// Says how it ended, if there is something to say, and gives the code.
 pub fn report(exit: &ExitReport) -> Result<u8> {
     if let Some(message) = exit.message() {
-        eprintln!("strata: {message}");
+        crate::say(&message);
     }
     Ok(exit.code())
 }

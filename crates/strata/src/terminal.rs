@@ -135,7 +135,12 @@ pub fn relay(console: OwnedFd, mut ask: impl FnMut(Ask) -> String) -> std::io::R
         }
         if from_stdin {
             let mut buf = [0; 4096];
-            let n = rustix::io::read(stdin.as_fd(), &mut buf).unwrap_or(0);
+            let n = match rustix::io::read(stdin.as_fd(), &mut buf) {
+                Ok(n) => n,
+                // A terminal that someone left non-blocking, or a signal: nothing came, and it is not the end.
+                Err(Errno::AGAIN | Errno::INTR) => continue,
+                Err(_) => 0,
+            };
             stdin_open = n > 0;
             match keys.press(buf.get(..n).unwrap_or(&[]), &mut typed, &mut ask) {
                 Some(end) => return Ok(end),
@@ -226,7 +231,8 @@ impl Keys {
 
 /// A line of Strata's own among the guest's; raw mode needs the carriage return.
 fn say(text: &str) {
-    eprint!("\r\n[strata] {text}\r\n");
+    // Nobody is there to read it if this fails.
+    let _ = write!(std::io::stderr(), "\r\n[strata] {text}\r\n");
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use rustix::net::{
 use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -255,7 +256,8 @@ impl Vmm {
         drop(lock);
         let report = ExitReport { outcome, problems };
         if let Some(text) = report.message().filter(|_| !spec.foreground) {
-            eprintln!("{text}");
+            // The log may be on a full disk; the machine has ended all the same.
+            let _ = writeln!(std::io::stderr(), "{text}");
         }
         let code = report.code();
         server.ended(report);

@@ -171,9 +171,12 @@ impl Store {
         fs::File::open(&file).and_then(|f| f.sync_all()).map_err(fail)?;
         sync_dir(making).map_err(fail)?;
         fs::rename(making, dir).map_err(fail)?;
-        let instance = Instance { record, dir: dir.to_owned(), lock, fresh: true };
-        sync_dir(&self.dir).map_err(fail)?;
-        Ok(instance)
+        if let Err(e) = sync_dir(&self.dir) {
+            // Removed here: an `Instance` that is dropped would wait for the guard that our caller holds.
+            let _ = remove_instance(dir);
+            return Err(fail(e));
+        }
+        Ok(Instance { record, dir: dir.to_owned(), lock, fresh: true })
     }
 
     /// An instance's record.

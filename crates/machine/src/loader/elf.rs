@@ -26,7 +26,7 @@ pub struct Segment {
 impl Segment {
     /// The segment from `base` on, where what lies below is nothing of the program: a linker that is told an address for
     /// the code alone puts the file's own headers (which end at `headers`) and padding on the page before it.
-    pub(super) fn from_base(&self, base: u64, headers: usize, bytes: &[u8]) -> Segment {
+    pub(super) fn above(&self, base: u64, headers: usize, bytes: &[u8]) -> Segment {
         let whole = self.clone();
         let Some(cut) = base.checked_sub(self.address).filter(|c| *c > 0 && *c < self.memory) else {
             return whole;

@@ -73,7 +73,7 @@ impl Room<'_> {
     fn put_elf(&mut self, source: &Source, bytes: &[u8]) -> Result<Elf, LoadError> {
         let elf = Elf::parse(source, bytes)?;
         for s in &elf.segments {
-            let s = s.from_base(self.base, elf.headers, bytes);
+            let s = s.above(self.base, elf.headers, bytes);
             self.put(&source.name, s.address, bytes.get(s.file.clone()).unwrap_or(&[]), s.memory)?;
         }
         Ok(elf)

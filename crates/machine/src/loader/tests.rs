@@ -129,11 +129,11 @@ fn headers_that_a_linker_puts_below_ram_are_left_out() {
     bytes[..4].copy_from_slice(b"\x7fELF");
     bytes[0x1000] = 0x13;
     let s = Segment { address: BASE - 0x1000, linked: BASE - 0x1000, file: 0..0x1100, memory: 0x1200 };
-    let cut = s.from_base(BASE, 64, &bytes);
+    let cut = s.above(BASE, 64, &bytes);
     assert_eq!((cut.address, cut.linked, cut.file.clone(), cut.memory), (BASE, BASE, 0x1000..0x1100, 0x200));
     // Something of the program lies there: it stays, and does not fit.
     bytes[0x800] = 1;
-    assert_eq!(s.from_base(BASE, 64, &bytes), s);
+    assert_eq!(s.above(BASE, 64, &bytes), s);
     let inside = Segment { address: BASE, ..s };
-    assert_eq!(inside.from_base(BASE, 64, &bytes), inside);
+    assert_eq!(inside.above(BASE, 64, &bytes), inside);
 }
