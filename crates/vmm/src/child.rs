@@ -50,7 +50,8 @@ pub fn run_child(assemble: impl FnOnce(&VmmSpec) -> Result<Assembled>) -> u8 {
     let (sender, mut receiver) = match take_stdin() {
         Ok(socket) => halves(socket),
         Err(e) => {
-            eprintln!("{e}");
+            // Nobody is there to read it if this fails.
+            let _ = writeln!(std::io::stderr(), "{e}");
             return e.kind.code();
         }
     };
