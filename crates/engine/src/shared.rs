@@ -97,6 +97,11 @@ impl VcpuShared {
         self.attention.load(Relaxed)
     }
 
+    /// The word itself, for code that looks at it by its address.
+    pub fn attention_word(&self) -> &AtomicBool {
+        &self.attention
+    }
+
     /// Clears the attention word; the caller then looks at pins, mail and kick, in any order.
     pub fn take_attention(&self) -> bool {
         self.attention.load(Relaxed) && self.attention.swap(false, SeqCst)

@@ -17,17 +17,20 @@ use strata_memory::GuestRam;
 
 /// What LR reserved. SC compares the value in memory with it: another hart's store of the same value is not noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reservation {
+pub struct Reservation {
+    /// Virtual address.
     pub va: u64,
+    /// Guest physical address.
     pub pa: u64,
+    /// What LR loaded, zero-extended.
     pub value: u64,
     /// 4 or 8.
     pub bytes: u8,
 }
 
-/// See the module.
+/// All that an instruction can read or change. Its address never changes ([`crate::Hart`] keeps it in a box).
 #[repr(C)]
-pub(crate) struct Core {
+pub struct Core {
     /// Integer registers, then, at 32, a slot for writes to x0 (the block builder renames them). x0 itself may be
     /// written by a CSR instruction and is cleared after every block. As long as a `u8` can count, so that no index
     /// needs a check; the rest is never touched.
@@ -42,51 +45,66 @@ pub(crate) struct Core {
     pub retired: u64,
     /// When `retired` reaches this, the loop looks at timers and interrupts.
     pub poll_at: u64,
-    pub mmu: Mmu,
-    pub csr: Csrs,
-    pub privilege: Privilege,
-    /// The trap behind an [`crate::trap::Exit::Trap`].
-    pub raised: (Cause, u64),
-    pub reservation: Option<Reservation>,
-    /// Grows when bytes fetched earlier may have changed.
-    pub code_generation: u64,
-    /// When to read the clock again, in retired instructions.
-    pub clock_at: u64,
-    /// The timers' bits of `mip` when the clock was last read.
-    pub timers: u64,
     /// `run` returns when exactly so many have retired; `u64::MAX` for never.
     pub limit: u64,
+    /// Grows when bytes fetched earlier may have changed.
+    pub code_generation: u64,
+    /// The second tier's own words; nobody else touches them.
+    pub tier: [u64; 16],
+    /// Control and status registers.
+    pub csr: Csrs,
+    /// The present mode.
+    pub privilege: Privilege,
+    /// The trap behind an [`crate::tier::Exit::Trap`].
+    pub raised: (Cause, u64),
+    /// What LR reserved.
+    pub reservation: Option<Reservation>,
+    /// Translations remembered.
+    pub mmu: Mmu,
+    /// When to read the clock again, in retired instructions.
+    pub(crate) clock_at: u64,
+    /// The timers' bits of `mip` when the clock was last read.
+    pub(crate) timers: u64,
     /// In WFI.
-    pub waiting: bool,
-    pub spin: Spin,
+    pub(crate) waiting: bool,
+    pub(crate) spin: Spin,
     /// Times that `pause` was executed, for whoever else needs this processor.
-    pub pauses: u32,
+    pub(crate) pauses: u32,
+    /// What the hart was made as.
     pub config: HartConfig,
+    /// RAM.
     pub ram: GuestRam,
-    pub bus: Arc<dyn Bus>,
-    pub clock: Arc<dyn Clock>,
+    pub(crate) bus: Arc<dyn Bus>,
+    pub(crate) clock: Arc<dyn Clock>,
+    /// What others share of this hart.
     pub shared: Arc<VcpuShared>,
 }
 
 impl Core {
     /// A hart after power-on.
-    pub fn new(config: HartConfig, ram: GuestRam, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>) -> Core {
-        let mut core = Core {
+    pub(crate) fn new(
+        config: HartConfig,
+        ram: GuestRam,
+        bus: Arc<dyn Bus>,
+        clock: Arc<dyn Clock>,
+    ) -> Box<Core> {
+        let mut core = Box::new(Core {
             x: [0; 256],
             f: [0; 32],
             pc: 0,
             next: 0,
             retired: 0,
             poll_at: 0,
-            mmu: Mmu::new(),
+            limit: u64::MAX,
+            code_generation: 1,
+            tier: [0; 16],
             csr: Csrs::reset(&config),
             privilege: Privilege::Machine,
             raised: (Cause::Illegal, 0),
             reservation: None,
-            code_generation: 1,
+            mmu: Mmu::new(),
             clock_at: 0,
             timers: 0,
-            limit: u64::MAX,
             waiting: false,
             spin: Spin::default(),
             pauses: 0,
@@ -95,7 +113,7 @@ impl Core {
             bus,
             clock,
             shared: Arc::new(VcpuShared::default()),
-        };
+        });
         core.mode_changed();
         core
     }
@@ -174,7 +192,7 @@ impl Core {
     }
 
     /// Drops everything derived: translations and knowledge of code. Call after registers or RAM were replaced.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.mmu.flush_all();
         self.fence_i();
         self.mode_changed();

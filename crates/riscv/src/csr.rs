@@ -6,7 +6,7 @@
 //! *The RISC-V Instruction Set Manual*, volume II, "Control and Status Registers (CSRs)".
 
 pub(crate) mod counters;
-pub(crate) mod status;
+pub mod status;
 mod table;
 
 use crate::config::HartConfig;
@@ -42,7 +42,7 @@ pub(crate) const MISA: u64 =
 /// Registers that hold a value between instructions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub(crate) struct Csrs {
+pub struct Csrs {
     pub mstatus: u64,
     pub mie: u64,
     /// The bits of `mip` that software sets: SSIP, STIP (only without `menvcfg.STCE`), SEIP.
@@ -67,14 +67,14 @@ pub(crate) struct Csrs {
     pub stimecmp: u64,
     pub frm: u8,
     pub fflags: u8,
-    pub cycle: Counter,
-    pub instret: Counter,
-    pub pmp: Pmp,
+    pub(crate) cycle: Counter,
+    pub(crate) instret: Counter,
+    pub(crate) pmp: Pmp,
 }
 
 impl Csrs {
     /// After power-on; `config` tells whether a firmware will set things up, or has to be thought to have done so.
-    pub fn reset(config: &HartConfig) -> Csrs {
+    pub(crate) fn reset(config: &HartConfig) -> Csrs {
         let mut c = Csrs {
             mstatus: status::RESET,
             mie: 0,
@@ -117,15 +117,11 @@ impl Csrs {
 
 impl Core {
     /// A CSR instruction, as [`strata_isa::ops::Ops::csr`] describes it.
+    ///
+    /// # Errors
+    /// [`Exit::Illegal`] where the register does not exist or may not be accessed now.
     #[inline(never)]
-    pub(crate) fn access_csr(
-        &mut self,
-        op: CsrOp,
-        n: u16,
-        src: u64,
-        read: bool,
-        write: bool,
-    ) -> Result<u64, Exit> {
+    pub fn access_csr(&mut self, op: CsrOp, n: u16, src: u64, read: bool, write: bool) -> Result<u64, Exit> {
         let row = table::row(n).ok_or(Exit::Illegal)?;
         let read_only = n >> 10 == 3;
         let needs = u64::from(n >> 8 & 3);

@@ -12,8 +12,11 @@ use strata_isa::ops::{Fmt, Fp};
 
 impl Core {
     /// One operation, as [`strata_isa::ops::Ops::fp`] describes it.
+    ///
+    /// # Errors
+    /// [`Exit::Illegal`] for a rounding mode that does not exist.
     #[inline(never)]
-    pub(crate) fn float(&mut self, op: Fp, fmt: Fmt, rm: u8, abc: [u64; 3]) -> Result<u64, Exit> {
+    pub fn float(&mut self, op: Fp, fmt: Fmt, rm: u8, abc: [u64; 3]) -> Result<u64, Exit> {
         let mode = if rm == 7 { self.csr.frm } else { rm };
         let mode = Rounding::from_bits(mode).ok_or(Exit::Illegal)?;
         let (result, flags) = match fmt {

@@ -5,6 +5,7 @@ use crate::core::Core;
 use crate::csr::{Csrs, status};
 use crate::interp::{BlockCache, run, serve_mail};
 use crate::state::{self, HartState};
+use crate::tier::Tier;
 use crate::trap::Privilege;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -12,16 +13,29 @@ use strata_engine::{Bus, Clock, Entry, Stop, Vcpu, VcpuShared};
 use strata_memory::GuestRam;
 use strata_state::{StateError, Stateful};
 
-/// One RISC-V hart, interpreted.
+/// One RISC-V hart: interpreted, or with a second tier that executes what is hot.
 pub struct Hart {
-    core: Core,
+    /// In a box, because a tier keeps its address.
+    core: Box<Core>,
     cache: BlockCache,
+    tier: Option<Box<dyn Tier>>,
 }
 
 impl Hart {
     /// A hart after power-on. It reaches RAM through `ram`, everything else through `bus`.
     pub fn new(config: HartConfig, ram: GuestRam, bus: Arc<dyn Bus>, clock: Arc<dyn Clock>) -> Hart {
-        let mut hart = Hart { core: Core::new(config, ram, bus, clock), cache: BlockCache::new() };
+        Hart::with_tier(config, ram, bus, clock, None)
+    }
+
+    /// [`Hart::new`], with a second tier.
+    pub fn with_tier(
+        config: HartConfig,
+        ram: GuestRam,
+        bus: Arc<dyn Bus>,
+        clock: Arc<dyn Clock>,
+        tier: Option<Box<dyn Tier>>,
+    ) -> Hart {
+        let mut hart = Hart { core: Core::new(config, ram, bus, clock), cache: BlockCache::new(), tier };
         hart.core.set_registers(hart.reset_state());
         hart
     }
@@ -35,7 +49,7 @@ impl Hart {
     /// WFI: for comparing harts step by step, and for runs that must repeat. Traps do not count.
     pub fn run_for(&mut self, insns: u64) -> Stop {
         self.core.limit = self.core.retired.saturating_add(insns);
-        let stop = run(&mut self.core, &mut self.cache);
+        let stop = Vcpu::run(self);
         self.core.limit = u64::MAX;
         stop
     }
@@ -65,12 +79,15 @@ impl Stateful for Hart {
     }
     fn settle(&mut self) {
         self.core.forget();
+        if let Some(tier) = &mut self.tier {
+            tier.forget();
+        }
     }
 }
 
 impl Vcpu for Hart {
     fn run(&mut self) -> Stop {
-        run(&mut self.core, &mut self.cache)
+        run(&mut self.core, &mut self.cache, self.tier.as_deref_mut())
     }
     fn shared(&self) -> &Arc<VcpuShared> {
         &self.core.shared

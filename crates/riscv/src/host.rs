@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Rel
 use strata_isa::ops::Width;
 use strata_memory::{Access, EnginePage, GuestRam};
 
-/// One page of guest RAM.
+/// One page of guest RAM, by its host address.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct HostPage(NonNull<u8>);
+#[repr(transparent)]
+pub struct HostPage(NonNull<u8>);
 
 // SAFETY: the pointer is to memory that is shared between threads on purpose and accessed by atomics only.
 unsafe impl Send for HostPage {}
@@ -51,8 +52,13 @@ pub(crate) fn place(ram: &GuestRam, gpa: u64, access: Access) -> Place {
 
 impl HostPage {
     /// A page that no guest sees.
-    pub fn nowhere() -> HostPage {
+    pub(crate) fn nowhere() -> HostPage {
         HostPage(NonNull::from(&NOWHERE.0).cast())
+    }
+
+    /// Host address of its first byte.
+    pub fn address(self) -> usize {
+        self.0.as_ptr() as usize
     }
 
     #[inline(always)]

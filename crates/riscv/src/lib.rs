@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   Hart (hart.rs)             what a machine drives: engine::Vcpu, saving and loading
+//!    ├─ Tier (tier.rs)         whoever executes code faster than the interpreter, if anyone: a seam
 //!    ├─ BlockCache (interp/)   decoded runs of instructions, found by virtual, then by physical address
 //!    └─ Core (core.rs)         all that an instruction can touch; implements isa::ops::Ops (interp/ops.rs)
 //!        ├─ Csrs (csr/)        one row a CSR: number, who may, read, write
@@ -32,6 +33,7 @@ mod interp;
 mod mmu;
 mod pmp;
 mod state;
+pub mod tier;
 mod trap;
 
 pub use config::{CACHE_BLOCK, HartConfig, MMU_TYPE, TIMEBASE_HZ, isa_extensions_list, isa_string};

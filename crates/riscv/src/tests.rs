@@ -6,5 +6,6 @@ mod memory;
 mod paging;
 mod random;
 mod saving;
+mod tier;
 mod time;
 mod traps;

@@ -12,9 +12,12 @@ use crate::csr::status::{MIE, MPIE, MPP, MPP_SHIFT, MPRV, SIE, SPIE, SPP};
 /// A privilege mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub(crate) enum Privilege {
+pub enum Privilege {
+    /// U.
     User = 0,
+    /// S.
     Supervisor = 1,
+    /// M.
     Machine = 3,
 }
 
@@ -33,7 +36,7 @@ impl Privilege {
 /// Why an instruction did not complete. As wide as a register: the loop compares it after every instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum Exit {
+pub enum Exit {
     /// A trap, described in [`Core::raised`].
     Trap,
     /// An illegal instruction; its bits are known to the loop only.
@@ -44,10 +47,11 @@ pub(crate) enum Exit {
     Call,
 }
 
-/// Synchronous causes.
+/// Synchronous causes: "Machine Cause Register".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Cause {
+#[allow(missing_docs)]
+pub enum Cause {
     FetchAccess = 1,
     Illegal = 2,
     Breakpoint = 3,

@@ -3,26 +3,40 @@
 //! *The RISC-V Instruction Set Manual*, volume II, "Machine Status Registers", "Supervisor Status Register".
 //! SD is never stored; UXL and SXL are fixed at 64 bits; memory is little-endian in every mode; there is no V.
 
-pub(crate) const SIE: u64 = 1 << 1;
-pub(crate) const MIE: u64 = 1 << 3;
-pub(crate) const SPIE: u64 = 1 << 5;
-pub(crate) const MPIE: u64 = 1 << 7;
-pub(crate) const SPP: u64 = 1 << 8;
-pub(crate) const MPP: u64 = 3 << 11;
-pub(crate) const MPP_SHIFT: u32 = 11;
-pub(crate) const FS: u64 = 3 << 13;
-pub(crate) const MPRV: u64 = 1 << 17;
-pub(crate) const SUM: u64 = 1 << 18;
-pub(crate) const MXR: u64 = 1 << 19;
-pub(crate) const TVM: u64 = 1 << 20;
-pub(crate) const TW: u64 = 1 << 21;
-pub(crate) const TSR: u64 = 1 << 22;
+/// Interrupts for S are enabled.
+pub const SIE: u64 = 1 << 1;
+/// Interrupts for M are enabled.
+pub const MIE: u64 = 1 << 3;
+/// What SIE was before the trap.
+pub const SPIE: u64 = 1 << 5;
+/// What MIE was before the trap.
+pub const MPIE: u64 = 1 << 7;
+/// Whether the trap into S came from S.
+pub const SPP: u64 = 1 << 8;
+/// The mode that the trap into M came from.
+pub const MPP: u64 = 3 << 11;
+/// Position of [`MPP`].
+pub const MPP_SHIFT: u32 = 11;
+/// State of the floating-point unit; 0 is off.
+pub const FS: u64 = 3 << 13;
+/// M's loads and stores happen in the mode of [`MPP`].
+pub const MPRV: u64 = 1 << 17;
+/// S may load from and store to U's pages.
+pub const SUM: u64 = 1 << 18;
+/// Loads may read pages that can only be executed.
+pub const MXR: u64 = 1 << 19;
+/// satp and sfence.vma are illegal in S.
+pub const TVM: u64 = 1 << 20;
+/// wfi is illegal in S.
+pub const TW: u64 = 1 << 21;
+/// sret is illegal in S.
+pub const TSR: u64 = 1 << 22;
 const UXL64: u64 = 2 << 32;
 const SXL64: u64 = 2 << 34;
 const SD: u64 = 1 << 63;
 
 /// After power-on.
-pub(crate) const RESET: u64 = UXL64 | SXL64;
+pub const RESET: u64 = UXL64 | SXL64;
 
 /// What M may write, and what S may.
 const WRITABLE: u64 = SSTATUS | MIE | MPIE | MPP | MPRV | TVM | TW | TSR;

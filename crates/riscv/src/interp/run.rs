@@ -1,4 +1,5 @@
-//! The loop: look for attention, find a block, run it, deal with what stopped it.
+//! The loop: look for attention, let the second tier run (`tier.rs`), or else find a block and run it, deal with what
+//! stopped it.
 //!
 //! Retired instructions are counted when a block is entered, all at once; the part that did not run is given back when
 //! an instruction stops it. So the count is exact wherever anyone can look.
@@ -11,6 +12,7 @@ use super::block::{BlockCache, MAX_INSNS};
 use crate::config::NS_PER_TICK;
 use crate::core::Core;
 use crate::csr::envcfg;
+use crate::tier::{Ran, Tier};
 use crate::trap::{Cause, Exit, irq};
 use std::time::Duration;
 use strata_engine::{Mail, Stop};
@@ -25,7 +27,11 @@ const LONGEST_SLEEP: u64 = 3_600_000_000_000;
 const MANY_PAGES: u64 = 32;
 
 /// Runs until something needs the machine.
-pub(crate) fn run(core: &mut Core, cache: &mut BlockCache) -> Stop {
+pub(crate) fn run(
+    core: &mut Core,
+    cache: &mut BlockCache,
+    mut tier: Option<&mut (dyn Tier + 'static)>,
+) -> Stop {
     core.poll_soon();
     loop {
         let mut alone = false;
@@ -34,6 +40,18 @@ pub(crate) fn run(core: &mut Core, cache: &mut BlockCache) -> Stop {
                 Some(stop) => return stop,
                 // Also where a limit is far: one instruction by itself is not felt.
                 None => alone = core.limit != u64::MAX,
+            }
+        }
+        if let Some(tier) = &mut tier
+            && !alone
+        {
+            match tier.run(core) {
+                Ran::Cold => {}
+                Ran::Yield => continue,
+                Ran::Stopped { exit, raw } => match core.dispatch_exit(exit, raw) {
+                    Some(stop) => return stop,
+                    None => continue,
+                },
             }
         }
         let block = match cache.at_hand(core) {
@@ -56,7 +74,12 @@ pub(crate) fn run(core: &mut Core, cache: &mut BlockCache) -> Stop {
             }
         }
         core.x[0] = 0;
-        core.pc = core.next;
+        let began = std::mem::replace(&mut core.pc, core.next);
+        if let Some(tier) = &mut tier
+            && !alone
+        {
+            tier.interpreted(core, began, insns.len(), block.size.into());
+        }
     }
 }
 
@@ -72,35 +95,44 @@ fn run_block(core: &mut Core, insns: &[Insn]) -> Result<(), (usize, Exit)> {
     Ok(())
 }
 
-/// Instruction `at` of `insns` (or, without any, the fetch) did not complete: gives the rest back and takes the trap.
+/// Instruction `at` of `insns` (or, without any, the fetch) did not complete: gives the rest back, and sees to it.
 #[cold]
 #[inline(never)]
 fn stopped(core: &mut Core, insns: &[Insn], at: usize, exit: Exit) -> Option<Stop> {
-    core.x[0] = 0;
     core.retired = core.retired.wrapping_sub((insns.len() - at) as u64);
     // Only the last instruction's length was changed by the block builder, and it is not among these.
     let before: u64 = insns.iter().take(at).map(|i| u64::from(i.len)).sum();
     core.pc = core.pc.wrapping_add(before);
-    let (cause, tval) = match exit {
-        Exit::Wait => return Some(Stop::Wait),
-        Exit::Call => {
-            core.pc = core.pc.wrapping_add(4);
-            return Some(Stop::FirmwareCall(std::array::from_fn(|n| core.x[10 + n])));
+    core.dispatch_exit(exit, insns.get(at).map_or(0, |i| i.raw))
+}
+
+impl Core {
+    /// The instruction at `pc`, whose bits are `raw`, did not complete; `retired` is exact. Takes its trap, or tells why
+    /// the machine is needed.
+    fn dispatch_exit(&mut self, exit: Exit, raw: u32) -> Option<Stop> {
+        self.x[0] = 0;
+        let (cause, tval) = match exit {
+            Exit::Wait => return Some(Stop::Wait),
+            Exit::Call => {
+                self.pc = self.pc.wrapping_add(4);
+                return Some(Stop::FirmwareCall(std::array::from_fn(|n| self.x[10 + n])));
+            }
+            Exit::Illegal => (Cause::Illegal, raw.into()),
+            Exit::Trap => match self.raised {
+                (Cause::Breakpoint, _) => (Cause::Breakpoint, self.pc),
+                raised => raised,
+            },
+        };
+        if self.take_trap(cause, tval) {
+            return None;
         }
-        Exit::Illegal => (Cause::Illegal, insns.get(at).map_or(0, |i| i.raw.into())),
-        Exit::Trap => match core.raised {
-            (Cause::Breakpoint, _) => (Cause::Breakpoint, core.pc),
-            raised => raised,
-        },
-    };
-    if core.take_trap(cause, tval) {
-        return None;
+        let registers = self.describe();
+        Some(Stop::Stuck(format!(
+            "hart {} traps at the first instruction of its own trap handler {:#x}, cause {} (tval {tval:#x})\n\
+             {registers}",
+            self.config.hart_id, self.pc, cause as u8
+        )))
     }
-    let registers = core.describe();
-    Some(Stop::Stuck(format!(
-        "hart {} traps at the first instruction of its own trap handler {:#x}, cause {} (tval {tval:#x})\n{registers}",
-        core.config.hart_id, core.pc, cause as u8
-    )))
 }
 
 /// Serves mail.

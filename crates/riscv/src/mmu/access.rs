@@ -15,8 +15,9 @@ use strata_isa::ops::{Amo, Cbo, Width};
 use strata_memory::GuestRam;
 
 /// A page to fetch from.
-#[derive(Clone, Copy)]
-pub(crate) struct FetchPage {
+#[derive(Clone, Copy, Debug)]
+pub struct FetchPage {
+    /// The page itself.
     pub page: HostPage,
     /// Its guest physical address.
     pub pa: u64,
@@ -124,7 +125,10 @@ impl Core {
         Ok((pa, place))
     }
 
-    /// A load that the TLB did not answer.
+    /// A load that the TLB did not answer: gives the value, extended to `w`.
+    ///
+    /// # Errors
+    /// The trap it takes, or memory that has not come yet; nothing has changed then. So for all that follow.
     #[cold]
     #[inline(never)]
     pub fn load_slow(&mut self, va: u64, w: Width) -> Result<u64, Exit> {

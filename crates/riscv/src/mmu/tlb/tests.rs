@@ -1,4 +1,8 @@
+use super::super::data_tlb::DataContext;
+use super::super::fetch_tlb::FETCH_ENTRIES;
 use super::*;
+use crate::host::HostPage;
+use crate::trap::Privilege;
 
 fn mmu_with(va: u64, pa: u64) -> Mmu {
     let mut m = Mmu::new();

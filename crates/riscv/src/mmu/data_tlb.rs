@@ -1,0 +1,119 @@
+//! What is remembered of loads and stores: asked by each of them, by the interpreter and by translated code alike.
+//!
+//! ```text
+//!   va      63 ............ 12 11 .... 3 2..0
+//!   compare       page number      0     va & (size - 1)      with the read or write tag, in one comparison:
+//!   tag           page number      0        0                 misaligned and not present both fail it
+//!   invalid           0       1<<11         0                 never equal: bit 11 is not compared
+//! ```
+//! Direct-mapped, and split by context, so that a change of privilege flushes nothing. All sets lie inside the structure
+//! itself: an emitted access belongs to one context and finds its entry at a constant distance from the core.
+
+use super::tlb::{INVALID, PAGE};
+use crate::host::HostPage;
+
+/// Entries a data context. 512 cover 2 MiB; 16 KiB of entries stay in a first-level cache beside the guest's data.
+pub const DATA_ENTRIES: usize = 512;
+
+/// Whose loads and stores: the index of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum DataContext {
+    /// U.
+    User = 0,
+    /// S without `mstatus.SUM`.
+    Supervisor = 1,
+    /// S with `mstatus.SUM`.
+    SupervisorSum = 2,
+    /// M: no translation.
+    Bare = 3,
+    /// S or U with `mstatus.MXR`: firmware's unprivileged accesses. Flushed whenever it is entered.
+    Odd = 4,
+}
+const CONTEXTS: usize = 5;
+
+/// A page of data.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct DataEntry {
+    /// Page number of the virtual address, in place, if it may be read.
+    pub read: u64,
+    /// Page number of the virtual address, in place, if it may be written.
+    pub write: u64,
+    /// The page.
+    pub page: HostPage,
+    /// Its guest physical address.
+    pub pa: u64,
+}
+
+/// Translations of loads and stores.
+#[repr(C)]
+pub struct DataTlb {
+    /// By context ([`DataContext`]) and by the low bits of the page number.
+    pub sets: [[DataEntry; DATA_ENTRIES]; CONTEXTS],
+    /// The context of loads and stores at present.
+    pub selected: DataContext,
+    /// Which contexts may hold a present tag.
+    filled: [bool; CONTEXTS],
+}
+
+#[inline(always)]
+fn data_index(va: u64) -> usize {
+    (va >> 12) as usize & (DATA_ENTRIES - 1)
+}
+
+impl DataTlb {
+    /// Empty.
+    pub(super) fn new() -> DataTlb {
+        let nothing = DataEntry { read: INVALID, write: INVALID, page: HostPage::nowhere(), pa: 0 };
+        DataTlb {
+            sets: [[nothing; DATA_ENTRIES]; CONTEXTS],
+            selected: DataContext::Bare,
+            filled: [false; CONTEXTS],
+        }
+    }
+
+    /// The entry where `va` would be.
+    #[inline(always)]
+    pub fn entry(&self, va: u64) -> &DataEntry {
+        &self.sets[self.selected as usize][data_index(va)]
+    }
+
+    /// Remembers that the page of `va` may be read, or written.
+    pub(crate) fn fill(&mut self, va: u64, pa: u64, page: HostPage, write: bool) {
+        let e = &mut self.sets[self.selected as usize][data_index(va)];
+        let (tag, pa) = (va & PAGE, pa & PAGE);
+        let same = e.pa == pa && (e.read == tag || e.write == tag);
+        let (old_read, old_write) = if same { (e.read, e.write) } else { (INVALID, INVALID) };
+        let (read, write) = if write { (old_read, tag) } else { (tag, old_write) };
+        *e = DataEntry { read, write, page, pa };
+        self.filled[self.selected as usize] = true;
+    }
+
+    /// Makes `context` the one that loads and stores use.
+    pub(crate) fn select(&mut self, context: DataContext) {
+        self.selected = context;
+        if context == DataContext::Odd {
+            self.clear(context as usize);
+        }
+    }
+
+    fn clear(&mut self, context: usize) {
+        if std::mem::take(&mut self.filled[context]) {
+            for e in &mut self.sets[context] {
+                (e.read, e.write) = (INVALID, INVALID);
+            }
+        }
+    }
+
+    pub(super) fn flush_all(&mut self) {
+        (0..CONTEXTS).for_each(|n| self.clear(n));
+    }
+
+    pub(super) fn flush_page(&mut self, va: u64) {
+        for set in &mut self.sets {
+            let e = &mut set[data_index(va)];
+            (e.read, e.write) = (INVALID, INVALID);
+        }
+    }
+}
