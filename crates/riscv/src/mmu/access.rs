@@ -227,7 +227,7 @@ impl Core {
         }
         let e = self.mmu.data.entry(va);
         if va & PAGE == if read { e.read } else { e.write } {
-            return Ok((e.page, e.pa | va & !PAGE));
+            return Ok((e.page, self.mmu.data.pa(va) | va & !PAGE));
         }
         match self.reach(va, size, access)? {
             (pa, Place::Ram(page) | Place::Trapped(page)) => Ok((page, pa)),

@@ -40,10 +40,10 @@ pub struct DataEntry {
     pub read: u64,
     /// Page number of the virtual address, in place, if it may be written.
     pub write: u64,
+    /// What to add to an address in the page to have the host's. Emitted code uses this, everyone else the page.
+    pub addend: u64,
     /// The page.
     pub page: HostPage,
-    /// Its guest physical address.
-    pub pa: u64,
 }
 
 /// Translations of loads and stores.
@@ -51,6 +51,8 @@ pub struct DataEntry {
 pub struct DataTlb {
     /// By context ([`DataContext`]) and by the low bits of the page number.
     pub sets: [[DataEntry; DATA_ENTRIES]; CONTEXTS],
+    /// The entries' guest physical addresses, apart: only atomics ask.
+    pas: [[u64; DATA_ENTRIES]; CONTEXTS],
     /// The context of loads and stores at present.
     pub selected: DataContext,
     /// Which contexts may hold a present tag.
@@ -65,9 +67,10 @@ fn data_index(va: u64) -> usize {
 impl DataTlb {
     /// Empty.
     pub(super) fn new() -> DataTlb {
-        let nothing = DataEntry { read: INVALID, write: INVALID, page: HostPage::nowhere(), pa: 0 };
+        let nothing = DataEntry { read: INVALID, write: INVALID, addend: 0, page: HostPage::nowhere() };
         DataTlb {
             sets: [[nothing; DATA_ENTRIES]; CONTEXTS],
+            pas: [[0; DATA_ENTRIES]; CONTEXTS],
             selected: DataContext::Bare,
             filled: [false; CONTEXTS],
         }
@@ -79,15 +82,22 @@ impl DataTlb {
         &self.sets[self.selected as usize][data_index(va)]
     }
 
+    /// Guest physical address of the page in the entry where `va` would be.
+    pub(super) fn pa(&self, va: u64) -> u64 {
+        self.pas[self.selected as usize][data_index(va)]
+    }
+
     /// Remembers that the page of `va` may be read, or written.
     pub(crate) fn fill(&mut self, va: u64, pa: u64, page: HostPage, write: bool) {
-        let e = &mut self.sets[self.selected as usize][data_index(va)];
+        let (n, at) = (self.selected as usize, data_index(va));
+        let e = &mut self.sets[n][at];
         let (tag, pa) = (va & PAGE, pa & PAGE);
-        let same = e.pa == pa && (e.read == tag || e.write == tag);
+        let same = self.pas[n][at] == pa && (e.read == tag || e.write == tag);
         let (old_read, old_write) = if same { (e.read, e.write) } else { (INVALID, INVALID) };
         let (read, write) = if write { (old_read, tag) } else { (tag, old_write) };
-        *e = DataEntry { read, write, page, pa };
-        self.filled[self.selected as usize] = true;
+        *e = DataEntry { read, write, addend: (page.address() as u64).wrapping_sub(tag), page };
+        self.pas[n][at] = pa;
+        self.filled[n] = true;
     }
 
     /// Makes `context` the one that loads and stores use.
