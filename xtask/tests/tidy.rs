@@ -98,7 +98,7 @@ fn nothing_unfinished_looks_finished() {
 #[test]
 fn dependencies_point_down() {
     let order = [
-        "state", "float", "isa", "memory", "engine", "block", "net", "riscv", "kvm", "devices", "board",
+        "state", "float", "isa", "x64", "memory", "engine", "block", "net", "riscv", "kvm", "devices", "board",
         "machine", "vmm", "image", "strata",
     ];
     let place = |name: &str| order.iter().position(|o| *o == name);
