@@ -104,6 +104,7 @@ pub fn run_machine(program: &Path, harts: usize, limit: Duration) -> Result<Run>
     let mut printed = tempfile::tempfile()?;
     let firmware = Source { file: File::open(program)?, name: program.display().to_string() };
     let resources = Resources {
+        tier: None,
         placement: Placement { firmware: Some(firmware), ..Placement::default() },
         console: ConsoleFds { input: File::open("/dev/null")?.into(), output: printed.try_clone()?.into() },
         disks: Vec::new(),

@@ -24,6 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         output: std::io::stdout().as_fd().try_clone_to_owned()?,
     };
     let resources = Resources {
+        tier: None,
         placement: Placement { firmware: None, kernel: Some(open(arg(0, "Image"))?), initrd },
         console,
         disks: vec![],

@@ -10,6 +10,7 @@ use crate::harts::{ClockPart, Harts, HartsPart};
 use crate::loader::{HtifSymbols, LoadError};
 use crate::machine::{Assembled, Machine, NamedPart, Rebuild, TreeMaker, VcpuPart, mailbox};
 use crate::spec::{ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Resources, SlotDevice};
+use crate::tier::{self, Tier, TierError};
 use crate::vcpu_thread::{SharedVcpu, system_sink};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -26,7 +27,7 @@ use strata_devices::virtio::{self, Built, Doorbell, EmptySlot, Wiring};
 use strata_devices::{Mmio, Shared, SystemSink, Worker};
 use strata_engine::{Bus, BusFault, Clock, GuestClock, IrqLine, Vcpu, VcpuShared};
 use strata_memory::GuestRam;
-use strata_riscv::{CACHE_BLOCK, Hart, HartConfig, MMU_TYPE, isa_extensions_list, isa_string};
+use strata_riscv::{CACHE_BLOCK, HartConfig, MMU_TYPE, isa_extensions_list, isa_string};
 
 /// Why a machine cannot be built.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,9 @@ pub enum BuildError {
     /// A number in the description is impossible.
     #[error("{0}")]
     Spec(String),
+    /// The harts cannot be run in the way that was asked for.
+    #[error(transparent)]
+    Tier(#[from] TierError),
     /// A kernel, firmware or initrd cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -127,7 +131,7 @@ impl Builder {
 /// Anything wrong with the description, the files or what the host gives.
 pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildError> {
     check(spec, &resources)?;
-    let Resources { placement, console, disks, nics, entropy, boot_entropy } = resources;
+    let Resources { tier, placement, console, disks, nics, entropy, boot_entropy } = resources;
     let ram = GuestRam::single(RiscvVirt::ram_base(), spec.memory)?;
     let clock = Arc::new(GuestClock::stopped_at(0));
     let bus = Arc::new(LateBus::default());
@@ -135,14 +139,16 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
     let gate = Gate::new(driver.clone());
 
     let kernel_only = placement.firmware.is_none();
-    let mut vcpus: Vec<SharedVcpu> = Vec::new();
-    let mut shared: Vec<Arc<VcpuShared>> = Vec::new();
-    for id in 0..u64::from(spec.harts) {
-        let config = if kernel_only { HartConfig::with_machine_as_firmware(id) } else { HartConfig::new(id) };
-        let hart = Hart::new(config, ram.clone(), bus.clone(), clock.clone() as Arc<dyn Clock>);
-        shared.push(hart.shared().clone());
-        vcpus.push(Arc::new(Mutex::new(Box::new(hart))));
-    }
+    let chosen = tier::choose(tier, Tier::best(), |tier| -> Result<Vec<Box<dyn Vcpu>>, _> {
+        let make = |id| {
+            let config =
+                if kernel_only { HartConfig::with_machine_as_firmware(id) } else { HartConfig::new(id) };
+            tier::hart(tier, config, ram.clone(), bus.clone(), clock.clone())
+        };
+        (0..u64::from(spec.harts)).map(make).collect()
+    })?;
+    let shared: Vec<Arc<VcpuShared>> = chosen.made.iter().map(|v| v.shared().clone()).collect();
+    let vcpus: Vec<SharedVcpu> = chosen.made.into_iter().map(|v| Arc::new(Mutex::new(v))).collect();
     let harts = Arc::new(Harts::new(vcpus.len()));
     let sink = system_sink(gate.clone(), shared.clone());
 
@@ -181,6 +187,8 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
     rebuild.load()?;
     Machine::spawn(Assembled {
         rebuild,
+        tier: chosen.tier,
+        note: chosen.note,
         shared,
         workers: b.workers,
         clock: b.clock,

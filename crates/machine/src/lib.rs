@@ -25,12 +25,14 @@ pub mod loader;
 mod machine;
 pub mod sbi;
 mod spec;
+mod tier;
 mod vcpu_thread;
 
 pub use assemble::{BuildError, build};
 pub use lifecycle::{Exit, Phase, Refused};
 pub use machine::{Machine, NamedPart};
 pub use spec::{ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Nic, Resources, SlotDevice};
+pub use tier::{Tier, TierError};
 
 #[cfg(test)]
 mod tests;

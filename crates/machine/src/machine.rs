@@ -1,6 +1,5 @@
 //! A machine that is built, and the handle by which others drive it.
 
-use crate::BuildError;
 use crate::driver::{Driver, Message, Published};
 use crate::gate::{Gate, Want};
 use crate::harts::Harts;
@@ -8,6 +7,7 @@ use crate::io_thread::{self, Waker};
 use crate::lifecycle::{Event, Exit, Phase, Refused};
 use crate::loader::{Loaded, Placement, load};
 use crate::vcpu_thread::{self, Cpus, SharedVcpu};
+use crate::{BuildError, Tier};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -70,6 +70,8 @@ impl Rebuild {
 /// Everything that `assemble` has wired, ready to be given its threads.
 pub(crate) struct Assembled {
     pub(crate) rebuild: Rebuild,
+    pub(crate) tier: Tier,
+    pub(crate) note: Option<String>,
     pub(crate) shared: Vec<Arc<VcpuShared>>,
     pub(crate) workers: Vec<Box<dyn Worker>>,
     pub(crate) clock: Arc<GuestClock>,
@@ -92,6 +94,8 @@ pub struct Machine {
     vcpus: Vec<SharedVcpu>,
     shared: Vec<Arc<VcpuShared>>,
     doorbells: Vec<Doorbell>,
+    tier: Tier,
+    note: Option<String>,
     threads: Vec<JoinHandle<()>>,
     #[cfg(test)]
     pub(crate) bus: Arc<dyn strata_engine::Bus>,
@@ -152,6 +156,8 @@ impl Machine {
             vcpus,
             shared: a.shared,
             doorbells: a.doorbells,
+            tier: a.tier,
+            note: a.note,
             threads: std::mem::take(&mut threads.running),
             #[cfg(test)]
             bus: a.bus,
@@ -212,6 +218,16 @@ impl Machine {
             // `wait` returns only for the phase asked for.
             _ => Exit::Stopped,
         }
+    }
+
+    /// How its harts are run.
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// What a person should know about how it was built, a sentence without its full stop.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
     }
 
     /// Guest RAM.

@@ -3,6 +3,7 @@
 //! [`MachineSpec`] names no host resource: it can be stored, compared and sent. [`Resources`] are descriptors and
 //! backends that are already open; nothing in this crate opens a path.
 
+use crate::Tier;
 use crate::loader::Placement;
 use std::os::fd::OwnedFd;
 use strata_block::Disk;
@@ -68,6 +69,8 @@ pub struct ConsoleFds {
 
 /// Host resources, all open.
 pub struct Resources {
+    /// How to run the harts; none is [`Tier::best`], or what of it the host allows.
+    pub tier: Option<Tier>,
     /// What to load into RAM.
     pub placement: Placement,
     /// Console.

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use strata_vmm::Tier;
 
 /// Runs virtual machines on any Linux host, with or without hardware virtualization.
 #[derive(Parser, Debug)]
@@ -67,6 +68,9 @@ pub struct MachineArgs {
     /// Memory, such as 512M or 2G
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size)]
     pub memory: u64,
+    /// How to run its code: `interpreter` or `translator`; the fastest that this host allows, if left out
+    #[arg(long, value_name = "TIER", value_parser = parse_tier)]
+    pub tier: Option<Tier>,
     /// Network: `user` (needs no rights), `tap=NAME`, or `none`
     #[arg(long, value_name = "NET", default_value = "user", value_parser = parse_net)]
     pub net: Net,
@@ -126,6 +130,9 @@ pub struct RunArgs {
 pub struct StartArgs {
     /// The instance
     pub name: String,
+    /// How to run its code this time, instead of what it was made with
+    #[arg(long, value_name = "TIER", value_parser = parse_tier)]
+    pub tier: Option<Tier>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub front: FrontArgs,
@@ -137,6 +144,9 @@ pub struct PsArgs {
     /// Kept instances that do not run, too
     #[arg(long)]
     pub all: bool,
+    /// How each is run, too
+    #[arg(short, long)]
+    pub verbose: bool,
 }
 
 /// `strata stop`.
@@ -267,6 +277,14 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let n: u64 =
         number.trim().parse().map_err(|_| "a size is a whole number with K, M, G or T, such as 2G")?;
     n.checked_mul(1 << shift).ok_or_else(|| "that is more than can be counted".into())
+}
+
+fn parse_tier(text: &str) -> Result<Tier, String> {
+    match text {
+        "interpreter" => Ok(Tier::Interpreter),
+        "translator" => Ok(Tier::Translator),
+        _ => Err("a tier is `interpreter` or `translator`".into()),
+    }
 }
 
 fn parse_net(text: &str) -> Result<Net, String> {

@@ -85,6 +85,7 @@ fn start(job: &GuestJob) -> Result<(Machine, OwnedFd), Fault> {
     };
     let (output, writes) = rustix::pipe::pipe()?;
     let resources = Resources {
+        tier: None,
         placement: Placement {
             firmware: None,
             kernel: Some(open(&job.kernel)?),

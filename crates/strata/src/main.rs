@@ -66,7 +66,7 @@ fn dispatch(command: Command) -> Result<u8> {
     match command {
         Command::Run(args) => run::run(*args),
         Command::Start(args) => start::start(args),
-        Command::Ps(args) => manage::ps(args.all),
+        Command::Ps(args) => manage::ps(&args),
         Command::Stop(args) => manage::stop(&args.name, args.force),
         Command::Pause(args) => manage::pause(&args.name),
         Command::Unpause(args) => manage::unpause(&args.name),

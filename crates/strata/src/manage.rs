@@ -1,5 +1,6 @@
 //! Commands on instances that exist: list, stop, pause, console, delete.
 
+use crate::args::PsArgs;
 use crate::terminal::{self, End};
 use crate::{print, start};
 use std::fmt::Write;
@@ -13,10 +14,12 @@ struct Row {
     cpus: u32,
     memory: u64,
     up: String,
+    /// How it is run.
+    engine: String,
 }
 
-/// `strata ps [--all]`.
-pub fn ps(all: bool) -> Result<u8> {
+/// `strata ps [--all] [--verbose]`.
+pub fn ps(args: &PsArgs) -> Result<u8> {
     let store = Store::open()?;
     let _ = store.sweep();
     let runtime = Runtime::open()?;
@@ -29,7 +32,7 @@ pub fn ps(all: bool) -> Result<u8> {
             Err(_) => stopped(entry.name, "busy".into(), None, 0, 0),
         });
     }
-    if all {
+    if args.all {
         for kept in store.list()? {
             if !rows.iter().any(|r| r.name == kept.record.name) {
                 let r = kept.record;
@@ -39,7 +42,7 @@ pub fn ps(all: bool) -> Result<u8> {
         }
     }
     rows.sort_by(|a, b| a.name.cmp(&b.name));
-    print(table(&rows).as_bytes());
+    print(table(&rows, args.verbose).as_bytes());
     Ok(0)
 }
 
@@ -51,11 +54,20 @@ fn running(s: Status) -> Row {
         image: s.image.unwrap_or_else(|| "-".into()),
         cpus: s.cpus,
         memory: s.memory,
+        engine: if s.tier.is_empty() { "-".into() } else { s.tier },
     }
 }
 
 fn stopped(name: String, phase: String, image: Option<String>, cpus: u32, memory: u64) -> Row {
-    Row { name, phase, image: image.unwrap_or_else(|| "-".into()), cpus, memory, up: "-".into() }
+    Row {
+        name,
+        phase,
+        image: image.unwrap_or_else(|| "-".into()),
+        cpus,
+        memory,
+        up: "-".into(),
+        engine: "-".into(),
+    }
 }
 
 fn duration(seconds: u64) -> String {
@@ -66,17 +78,30 @@ fn duration(seconds: u64) -> String {
     }
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[Row], verbose: bool) -> String {
     let width = |f: fn(&Row) -> usize, least: usize| rows.iter().map(f).max().unwrap_or(0).max(least);
     let (n, i) = (width(|r| r.name.len(), 4), width(|r| r.image.len(), 5));
-    let mut out =
-        format!("{:n$}  {:8}  {:i$}  {:>4}  {:>8}  UP\n", "NAME", "PHASE", "IMAGE", "CPUS", "MEMORY");
+    let more = |engine: &str| if verbose { format!("  {engine:11}") } else { String::new() };
+    let mut out = format!(
+        "{:n$}  {:8}  {:i$}  {:>4}  {:>8}{}  UP\n",
+        "NAME",
+        "PHASE",
+        "IMAGE",
+        "CPUS",
+        "MEMORY",
+        more("TIER")
+    );
     for r in rows {
         let memory = size(r.memory);
         let _ = writeln!(
             out,
-            "{:n$}  {:8}  {:i$}  {:>4}  {memory:>8}  {}",
-            r.name, r.phase, r.image, r.cpus, r.up
+            "{:n$}  {:8}  {:i$}  {:>4}  {memory:>8}{}  {}",
+            r.name,
+            r.phase,
+            r.image,
+            r.cpus,
+            more(&r.engine),
+            r.up
         );
     }
     out
@@ -143,6 +168,15 @@ pub fn delete(names: &[String]) -> Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tier_is_shown_to_who_asks() {
+        let rows = [stopped("web".into(), "stopped".into(), None, 1, 1 << 30)];
+        assert!(!table(&rows, false).contains("TIER"));
+        let text = table(&rows, true);
+        let (head, row) = text.split_once('\n').unwrap();
+        assert_eq!(head.find("TIER"), row.find("-            -"), "{text}");
+    }
 
     #[test]
     fn sizes_and_times_read_well() {

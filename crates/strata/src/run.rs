@@ -26,7 +26,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let found =
         args.image.as_deref().map(|name| image::find_or_pull(name, &SourceArgs::default())).transpose()?;
     let new = assemble(&args, found.as_ref(), files, disks, net)?;
-    start::bring_up(store.create(new)?, &args.front)
+    start::bring_up(store.create(new)?, &args.front, None)
 }
 
 /// Tells impossible numbers and names before an image is pulled for them.
@@ -34,6 +34,7 @@ fn check_early(args: &RunArgs, disks: &[DiskSpec], net: &NetSpec) -> Result<()> 
     let spec = VmmSpec {
         cpus: args.machine.cpus,
         memory: args.machine.memory,
+        tier: args.machine.tier,
         disks: disks.to_vec(),
         net: net.clone(),
         // Stands for whatever will be started.
@@ -132,6 +133,7 @@ fn assemble(
         disk_size: None,
         cpus: args.machine.cpus,
         memory: args.machine.memory,
+        tier: args.machine.tier,
         cmdline,
         firmware: files.firmware,
         kernel,

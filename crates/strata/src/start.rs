@@ -4,13 +4,15 @@ use crate::args::{Console, FrontArgs, StartArgs};
 use crate::terminal::{self, Ask, End};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use strata_vmm::{Client, ConsoleSpec, Error, ExitReport, Instance, Kind, Launched, Result, Store, launch};
+use strata_vmm::{
+    Client, ConsoleSpec, Error, ExitReport, Instance, Kind, Launched, Result, Store, Tier, launch,
+};
 
 /// `strata start NAME`.
 pub fn start(args: StartArgs) -> Result<u8> {
     let store = Store::open()?;
     let instance = store.take(&args.name)?;
-    bring_up(instance, &args.front)
+    bring_up(instance, &args.front, args.tier)
 }
 
 /// Refuses what is asked of the console that cannot be.
@@ -22,10 +24,11 @@ pub fn check_front(front: &FrontArgs) -> Result<()> {
     Ok(())
 }
 
-/// Starts `instance` and stays with it as `front` says. A new instance is removed if it does not start.
-pub fn bring_up(instance: Instance, front: &FrontArgs) -> Result<u8> {
+/// Starts `instance`, in `tier` rather than its own, and stays with it as `front` says. A new instance is removed if it does not start.
+pub fn bring_up(instance: Instance, front: &FrontArgs, tier: Option<Tier>) -> Result<u8> {
     check_front(front)?;
     let mut spec = instance.spec();
+    spec.tier = tier.or(spec.tier);
     spec.foreground = !front.detach;
     spec.console = match &front.console {
         Some(Console::File(path)) => ConsoleSpec::File { path: absolute(path)? },

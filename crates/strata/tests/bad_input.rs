@@ -22,9 +22,17 @@ fn refused(place: &Place, words: &str, code: i32, say: &[&str]) {
 #[test]
 fn words_that_make_no_sense() {
     let place = Place::new();
-    for words in
-        ["", "--bogus", "run --bogus", "run --cpus many", "run --memory 1.5G", "run --net x", "stop", "vmm x"]
-    {
+    for words in [
+        "",
+        "--bogus",
+        "run --bogus",
+        "run --cpus many",
+        "run --memory 1.5G",
+        "run --net x",
+        "run --tier kvm",
+        "stop",
+        "vmm x",
+    ] {
         let done = place.strata(words);
         assert_eq!(done.code, Some(64), "{words}: {done:?}");
         assert!(!done.err.is_empty(), "{words}");
@@ -38,6 +46,7 @@ fn words_that_make_no_sense() {
     refused(&place, "run busybox --memory 1M", 78, &["16 MiB", "--memory"]);
     refused(&place, "run busybox --memory 100000T", 78, &["1024 GiB"]);
     refused(&place, "run busybox --memory 1023G", 71, &["this host has", "--memory"]);
+    refused(&place, "run busybox --tier translator", 71, &["no translator", "--tier interpreter"]);
     refused(&place, "run busybox --forward 99999:1", 78, &["99999:1", "HOST_PORT:GUEST_PORT"]);
     refused(&place, "run busybox --name Not_A_Name", 78, &["Not_A_Name", "hyphens"]);
     refused(&place, "run nosuch", 66, &["nosuch", "debian:13"]);

@@ -51,6 +51,7 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
         slots: MachineSpec::usual_slots(disks.len(), nics.len()),
     };
     let resources = Resources {
+        tier: spec.tier.map(Into::into),
         placement,
         console: ConsoleFds { input, output: theirs },
         disks: disks.iter().map(|d| Box::new(d.clone()) as Box<dyn Disk>).collect(),
@@ -59,10 +60,11 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
         boot_entropy: Box::new(HostEntropy),
     };
     let machine = strata_machine::build(&machine_spec, resources)?;
+    notes.extend(machine.note().map(paragraph));
     let paths: Vec<_> = spec.disks.iter().map(|d| d.path.clone()).collect();
     let flush = move || paths.iter().zip(disks).filter_map(|(path, disk)| close(path, disk)).collect();
     Ok(Assembled {
-        machine: Box::new(Real(RwLock::new(Some(machine)))),
+        machine: Box::new(Real { tier: machine.tier().name(), machine: RwLock::new(Some(machine)) }),
         console: ours,
         flush: Box::new(flush),
         notes,
@@ -189,11 +191,14 @@ fn close(path: &Path, mut disk: SharedDisk) -> Option<String> {
 }
 
 /// The machine, until it is released.
-struct Real(RwLock<Option<Machine>>);
+struct Real {
+    tier: &'static str,
+    machine: RwLock<Option<Machine>>,
+}
 
 impl Real {
     fn with<R>(&self, gone: R, f: impl FnOnce(&Machine) -> R) -> R {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(gone, f)
+        self.machine.read().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(gone, f)
     }
 
     fn ask(
@@ -226,6 +231,9 @@ impl MachineControl for Real {
     fn phase(&self) -> &'static str {
         self.with("ended", |m| m.phase().name())
     }
+    fn tier(&self) -> &'static str {
+        self.tier
+    }
     fn wait(&self) -> Outcome {
         match self.with(Exit::Stopped, Machine::wait) {
             Exit::PowerOff(code) => Outcome::PowerOff { code },
@@ -235,7 +243,7 @@ impl MachineControl for Real {
     }
     fn release(&self) {
         // Dropping it joins its threads, and so closes its end of the console after the last output.
-        drop(self.0.write().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.machine.write().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -243,6 +251,7 @@ impl From<BuildError> for Error {
     fn from(e: BuildError) -> Error {
         let kind = match &e {
             BuildError::Spec(_) => Kind::Config,
+            BuildError::Tier(_) => Kind::Host,
             BuildError::Load(LoadError::Read { .. }) => Kind::Io,
             BuildError::Load(LoadError::NotBootable { .. } | LoadError::CutShort { .. }) => Kind::BadInput,
             BuildError::Load(LoadError::NoRoom { .. }) => Kind::Config,

@@ -28,6 +28,8 @@ pub trait MachineControl: Send + Sync {
     fn stop(&self);
     /// A word for where it is in its life.
     fn phase(&self) -> &'static str;
+    /// How its guest code is run: a word.
+    fn tier(&self) -> &'static str;
     /// Waits until it has ended. The reason of a stop from the host is the caller's to know: `by` is empty.
     fn wait(&self) -> Outcome;
     /// After its end: frees all that it holds (threads, disks, its end of the console). What is asked of it later is

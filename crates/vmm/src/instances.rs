@@ -304,6 +304,7 @@ impl Instance {
             image: r.image,
             cpus: r.cpus,
             memory: r.memory,
+            tier: r.tier,
             cmdline: r.cmdline,
             firmware: r.firmware,
             kernel: r.kernel,

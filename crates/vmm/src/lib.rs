@@ -45,4 +45,4 @@ pub use instances::{Instance, InstanceRecord, NewInstance, Store, home};
 pub use launch::{Launched, Launcher, launch};
 pub use protocol::Status;
 pub use runtime::{RunningEntry, Runtime};
-pub use spec::{ConsoleSpec, DiskFormat, DiskSpec, NetSpec, VmmSpec};
+pub use spec::{ConsoleSpec, DiskFormat, DiskSpec, NetSpec, Tier, VmmSpec};

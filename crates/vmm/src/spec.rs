@@ -21,6 +21,25 @@ pub const MAX_DISKS: usize = 6;
 /// Longest kernel command line, in bytes: RISC-V Linux's `COMMAND_LINE_SIZE`, without its final zero.
 pub const MAX_CMDLINE: usize = 1023;
 
+/// How the soft engine runs guest code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Instruction by instruction.
+    Interpreter,
+    /// As host code.
+    Translator,
+}
+
+impl From<Tier> for strata_machine::Tier {
+    fn from(t: Tier) -> Self {
+        match t {
+            Tier::Interpreter => strata_machine::Tier::Interpreter,
+            Tier::Translator => strata_machine::Tier::Translator,
+        }
+    }
+}
+
 /// A disk image's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -127,6 +146,9 @@ pub struct VmmSpec {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory: u64,
+    /// How to run it; the best that build and host have where absent.
+    #[serde(default)]
+    pub tier: Option<Tier>,
     /// Kernel command line.
     #[serde(default)]
     pub cmdline: String,
@@ -170,6 +192,7 @@ impl VmmSpec {
             image: None,
             cpus: 1,
             memory: 512 << 20,
+            tier: None,
             cmdline: String::new(),
             firmware: None,
             kernel: None,
@@ -220,6 +243,9 @@ impl VmmSpec {
             ));
         }
         check_memory(self.memory, host)?;
+        if let Some(tier) = self.tier {
+            strata_machine::Tier::from(tier).check().map_err(strata_machine::BuildError::from)?;
+        }
         if self.cmdline.len() > MAX_CMDLINE || self.cmdline.bytes().any(|b| b == 0 || b == b'\n') {
             return config(format!(
                 "The kernel command line must be one line of at most {MAX_CMDLINE} bytes; it has {}.",
@@ -324,6 +350,8 @@ mod tests {
         assert_eq!(kind(|s| s.memory = (16 << 20) + 1), Some(Kind::Config));
         assert_eq!(kind(|s| s.memory = (4 << 30) + 4096), Some(Kind::Host));
         assert_eq!(kind(|s| s.memory = u64::MAX), Some(Kind::Config));
+        assert_eq!(kind(|s| s.tier = Some(Tier::Interpreter)), None);
+        assert_eq!(kind(|s| s.tier = Some(Tier::Translator)), Some(Kind::Host));
         assert_eq!(kind(|s| s.kernel = None), Some(Kind::Config));
         assert_eq!(kind(|s| s.console = ConsoleSpec::Primary), Some(Kind::Config));
         assert_eq!(kind(|s| s.cmdline = "a\nb".into()), Some(Kind::Config));

@@ -113,6 +113,7 @@ fn new(dir: &Path, name: Option<&str>) -> NewInstance {
         image: Some("tiny".into()),
         base: Some((disk, DiskFormat::Raw)),
         disk_size: Some(8 << 20),
+        tier: None,
         cpus: 2,
         memory: 32 << 20,
         cmdline: String::new(),
@@ -161,6 +162,7 @@ fn a_kept_instance_is_driven_from_outside_and_runs_again() {
             (status.phase.as_str(), status.cpus, status.image.as_deref()),
             ("running", 2, Some("tiny"))
         );
+        assert_eq!(status.tier, strata_machine::Tier::best().name());
         let mut console = UnixStream::from(c.attach_console().unwrap());
         let mut seen = [0; 3];
         console.read_exact(&mut seen).unwrap();

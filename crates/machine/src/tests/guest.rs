@@ -207,6 +207,7 @@ pub fn machine_with(harts: u32, placement: Placement) -> (Machine, Console) {
     let (ours, console) = Console::pair();
     let net = UserNet::new(UserConfig { isolated: true, ..UserConfig::default() }).unwrap();
     let resources = Resources {
+        tier: None,
         placement,
         console,
         disks: vec![Box::new(strata_block::MemDisk::new(1 << 20))],

@@ -1,6 +1,6 @@
 //! What is written down about an instance, and what is asked for when one is made.
 
-use crate::spec::{DiskFormat, DiskSpec, NetSpec, make_absolute};
+use crate::spec::{DiskFormat, DiskSpec, NetSpec, Tier, make_absolute};
 use crate::{Result, name};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -29,6 +29,9 @@ pub struct InstanceRecord {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory: u64,
+    /// How to run it; the best there is where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
     /// Kernel command line.
     #[serde(default)]
     pub cmdline: String,
@@ -70,6 +73,8 @@ pub struct NewInstance {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory: u64,
+    /// How to run it; the best there is where absent.
+    pub tier: Option<Tier>,
     /// Kernel command line.
     pub cmdline: String,
     /// M-mode firmware.
@@ -100,6 +105,7 @@ impl InstanceRecord {
             image: new.image,
             cpus: new.cpus,
             memory: new.memory,
+            tier: new.tier,
             cmdline: new.cmdline,
             firmware: new.firmware,
             kernel: new.kernel,

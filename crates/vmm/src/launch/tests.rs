@@ -61,6 +61,9 @@ impl Straw {
 struct Held(Arc<Straw>);
 
 impl MachineControl for Held {
+    fn tier(&self) -> &'static str {
+        "interpreter"
+    }
     fn start(&self) -> Result<(), String> {
         let stream = self.0.stream.lock().unwrap().as_ref().unwrap().try_clone().unwrap();
         let straw = self.0.clone();
@@ -387,6 +390,7 @@ fn an_instances_lock_goes_with_its_machine() {
         image: None,
         base: None,
         disk_size: None,
+        tier: None,
         cpus: 1,
         memory: 64 << 20,
         cmdline: String::new(),

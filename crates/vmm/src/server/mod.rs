@@ -140,6 +140,7 @@ impl Shared {
             phase: self.machine.phase().to_owned(),
             cpus: self.spec.cpus,
             memory: self.spec.memory,
+            tier: self.machine.tier().to_owned(),
             image: self.spec.image.clone(),
             pid: std::process::id(),
             since: self.since,

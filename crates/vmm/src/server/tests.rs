@@ -29,6 +29,9 @@ impl Fake {
 }
 
 impl MachineControl for Fake {
+    fn tier(&self) -> &'static str {
+        "interpreter"
+    }
     fn start(&self) -> Result<(), String> {
         self.change(&[""], "running")
     }
