@@ -98,12 +98,12 @@ impl Mem {
             return Place { modrm, len: 2, xb: x << 1, needs_rex_as_byte: false, disp, disp_len: 4 };
         };
         let low = base as u32 & 7;
-        let (mode, disp_len) = if self.disp == 0 && low != 5 {
-            (0, 0)
+        let (mode, disp, disp_len) = if self.disp == 0 && low != 5 {
+            (0, 0, 0)
         } else if self.disp == self.disp as i8 as i32 {
-            (0x40, 1)
+            (0x40, disp & 0xff, 1) // an immediate may follow
         } else {
-            (0x80, 4)
+            (0x80, disp, 4)
         };
         let (modrm, len) = if self.index.is_some() || low == SIB {
             (mode | SIB | (index | low) << 8, 2)

@@ -55,8 +55,16 @@ impl Form {
         self
     }
 
+    /// With one more prefix before those it has.
     const fn prefixed(mut self, byte: u8) -> Form {
         self.prefix = self.prefix << 8 | byte as u32;
+        self.prefix_len += 1;
+        self
+    }
+
+    /// With one more prefix behind those it has.
+    const fn also(mut self, byte: u8) -> Form {
+        self.prefix |= (byte as u32) << (8 * self.prefix_len);
         self.prefix_len += 1;
         self
     }
@@ -88,19 +96,13 @@ const fn read_word(mut f: Form, word: &[u8]) -> Form {
         b"id" | b"cd" => f.imm_len = 4,
         b"io" => f.imm_len = 8,
         b"REX.W" => f.w = true,
-        b"66" | b"F2" | b"F3" | b"F0" if !f.exists() && f.vex_map == 0 => f = append_prefix(f, hex(word)),
+        b"66" | b"F2" | b"F3" | b"F0" if !f.exists() && f.vex_map == 0 => f = f.also(hex(word)),
         [b'V', b'E', b'X', b'.', fields @ ..] => f = read_vex(f, fields),
         [high, low] | [high, low, b'+', b'r', b'd'] | [high, low, b'+', b'c', b'c'] => {
             f = f.op(hex(&[*high, *low]));
         }
         _ => panic!("an opcode column with an unknown word"),
     }
-    f
-}
-
-const fn append_prefix(mut f: Form, byte: u8) -> Form {
-    f.prefix |= (byte as u32) << (8 * f.prefix_len);
-    f.prefix_len += 1;
     f
 }
 
@@ -219,7 +221,7 @@ pub(crate) const fn locked(mut forms: [[Form; 4]; 8]) -> [[Form; 4]; 8] {
     let mut op = 0;
     while op < 7 {
         let [b, w, d, q] = forms[op];
-        forms[op] = [b.prefixed(0xf0), w.prefixed(0xf0), d.prefixed(0xf0), q.prefixed(0xf0)];
+        forms[op] = [b.also(0xf0), w.also(0xf0), d.also(0xf0), q.also(0xf0)];
         op += 1;
     }
     forms[7] = [Form::NONE; 4];

@@ -25,6 +25,8 @@ mod form;
 mod immediate;
 mod operand;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 pub use asm::{Asm, Label};
 pub use branch::patch_rel32;

@@ -185,6 +185,9 @@ macro_rules! rows {
     };
 }
 
+#[cfg(test)]
+pub(crate) use rows;
+
 /// The type of a row's forms: an array along each selector, innermost last.
 macro_rules! forms {
     () => { Form };
