@@ -8,6 +8,16 @@ use std::time::Instant;
 pub trait Clock: Send + Sync {
     /// Nanoseconds since power-on.
     fn now(&self) -> u64;
+    /// The time when the vCPU that runs has retired `retired` instructions. It is [`Clock::now`], but where time is
+    /// counted in instructions; there, `now` answers this until it is told the next.
+    fn at(&self, _retired: u64) -> u64 {
+        self.now()
+    }
+    /// How many instructions the vCPU that runs must have retired for it to be `ns` or later; `None` where time does not
+    /// come from instructions.
+    fn count_at(&self, _ns: u64) -> Option<u64> {
+        None
+    }
     /// Seconds and nanoseconds since 1970 for the real-time clock device.
     fn wall(&self) -> u64 {
         let d = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

@@ -11,12 +11,14 @@
 
 mod bus;
 mod clock;
+mod counted;
 mod irq;
 mod shared;
 mod vcpu;
 
 pub use bus::{Bus, BusFault, NoBus};
 pub use clock::{Clock, Entropy, GuestClock, ManualClock, SeededEntropy};
+pub use counted::CountedClock;
 pub use irq::{IrqLine, IrqSink};
 pub use shared::{Mail, VcpuShared};
 pub use vcpu::{Entry, Privilege, Stop, Vcpu};

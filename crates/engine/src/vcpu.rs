@@ -7,8 +7,10 @@ use strata_state::Part;
 /// Why [`Vcpu::run`] came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
-    /// It was kicked.
+    /// It was kicked, or [`Vcpu::run_for`] has done its count.
     Kicked,
+    /// It waits for an interrupt. Only [`Vcpu::run_for`] says so; [`Vcpu::run`] sleeps.
+    Idle,
     /// The guest calls the firmware that the machine itself is (RISC-V SBI: `ecall` from S mode without an M-mode
     /// firmware). The machine answers with [`Vcpu::finish_call`] and runs on. Arguments are a0 to a7.
     FirmwareCall([u64; 8]),
@@ -45,6 +47,13 @@ pub struct Entry {
 pub trait Vcpu: Part + Send {
     /// Executes guest instructions until something needs the machine.
     fn run(&mut self) -> Stop;
+    /// As [`Vcpu::run`], but never sleeps, and stops as if kicked after exactly `insns` more retired instructions. Where
+    /// the machine's clock counts instructions, and nobody else changes what it sees meanwhile, such a run repeats:
+    /// what the guest sees does not depend on how a run is cut into calls, nor on how the engine works inside.
+    fn run_for(&mut self, insns: u64) -> Stop;
+    /// The time, in nanoseconds of the machine's clock, of the first timer that would end its waiting; `u64::MAX` for
+    /// none.
+    fn wakes_at(&self) -> u64;
     /// The shared part.
     fn shared(&self) -> &Arc<VcpuShared>;
     /// Serves mail without running: called while the machine is paused, or while it waits for others' mail.

@@ -75,7 +75,8 @@ pub(crate) fn run(cpus: &Cpus, member: &Member, hart: usize, vcpu: &SharedVcpu) 
         }
         let stop = lock(vcpu).run();
         match stop {
-            Stop::Kicked => {}
+            // `run` sleeps instead of being idle.
+            Stop::Kicked | Stop::Idle => {}
             Stop::Wait => wait(&shared, vcpu, Some(PAGE_RETRY)),
             Stop::FirmwareCall(args) => firmware_call(cpus, hart, vcpu, args),
             Stop::Stuck(why) => {

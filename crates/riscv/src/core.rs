@@ -65,6 +65,10 @@ pub struct Core {
     pub(crate) clock_at: u64,
     /// The timers' bits of `mip` when the clock was last read.
     pub(crate) timers: u64,
+    /// The running block is a single instruction.
+    pub(crate) alone: bool,
+    /// The next block is to be.
+    pub(crate) next_alone: bool,
     /// In WFI.
     pub(crate) waiting: bool,
     pub(crate) spin: Spin,
@@ -96,6 +100,8 @@ impl Core {
             retired: 0,
             poll_at: 0,
             limit: u64::MAX,
+            alone: false,
+            next_alone: false,
             code_generation: 1,
             tier: [0; 16],
             csr: Csrs::reset(&config),

@@ -3,7 +3,7 @@
 use crate::config::HartConfig;
 use crate::core::Core;
 use crate::csr::{Csrs, status};
-use crate::interp::{BlockCache, run, serve_mail};
+use crate::interp::{BlockCache, run, serve_mail, wakes_at};
 use crate::state::{self, HartState};
 use crate::tier::Tier;
 use crate::trap::Privilege;
@@ -45,15 +45,6 @@ impl Hart {
         &self.core.config
     }
 
-    /// [`Vcpu::run`], but comes back as if kicked after exactly `insns` more instructions, or when it would sleep in
-    /// WFI: for comparing harts step by step, and for runs that must repeat. Traps do not count.
-    pub fn run_for(&mut self, insns: u64) -> Stop {
-        self.core.limit = self.core.retired.saturating_add(insns);
-        let stop = Vcpu::run(self);
-        self.core.limit = u64::MAX;
-        stop
-    }
-
     #[cfg(test)]
     pub(crate) fn core(&mut self) -> &mut Core {
         &mut self.core
@@ -88,6 +79,16 @@ impl Stateful for Hart {
 impl Vcpu for Hart {
     fn run(&mut self) -> Stop {
         run(&mut self.core, &mut self.cache, self.tier.as_deref_mut())
+    }
+    fn run_for(&mut self, insns: u64) -> Stop {
+        // Traps do not count.
+        self.core.limit = self.core.retired.saturating_add(insns);
+        let stop = self.run();
+        self.core.limit = u64::MAX;
+        stop
+    }
+    fn wakes_at(&self) -> u64 {
+        wakes_at(&self.core)
     }
     fn shared(&self) -> &Arc<VcpuShared> {
         &self.core.shared

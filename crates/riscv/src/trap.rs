@@ -45,6 +45,9 @@ pub enum Exit {
     Wait,
     /// `ecall` from S to a machine that is the firmware.
     Call,
+    /// It goes to a device in a run that must repeat: it is to be tried again by itself, so that its count is exact and
+    /// what it brings about is seen right after it.
+    Alone,
 }
 
 /// Synchronous causes: "Machine Cause Register".

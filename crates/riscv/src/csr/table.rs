@@ -246,7 +246,7 @@ fn set_menvcfg(c: &mut Core, _: u16, v: u64) {
 impl Core {
     /// The `time` CSR.
     pub(crate) fn time(&self) -> u64 {
-        self.clock.now() / NS_PER_TICK
+        self.clock.at(self.retired) / NS_PER_TICK
     }
 
     /// The bits of `mip` that wires drive.

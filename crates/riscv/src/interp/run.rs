@@ -34,14 +34,15 @@ pub(crate) fn run(
 ) -> Stop {
     core.poll_soon();
     loop {
-        let mut alone = false;
+        let mut alone = std::mem::take(&mut core.next_alone);
         if core.shared.attention() || core.retired >= core.poll_at {
             match poll(core) {
                 Some(stop) => return stop,
                 // Also where a limit is far: one instruction by itself is not felt.
-                None => alone = core.limit != u64::MAX,
+                None => alone |= core.limit != u64::MAX,
             }
         }
+        core.alone = alone;
         if let Some(tier) = &mut tier
             && !alone
         {
@@ -113,6 +114,10 @@ impl Core {
         self.x[0] = 0;
         let (cause, tval) = match exit {
             Exit::Wait => return Some(Stop::Wait),
+            Exit::Alone => {
+                self.next_alone = true;
+                return None;
+            }
             Exit::Call => {
                 self.pc = self.pc.wrapping_add(4);
                 return Some(Stop::FirmwareCall(std::array::from_fn(|n| self.x[10 + n])));
@@ -168,18 +173,22 @@ fn poll(core: &mut Core) -> Option<Stop> {
         }
         if core.retired >= core.clock_at {
             core.timers = core.pending() & (irq::MTI | timer_bit(core));
-            core.clock_at = core.retired.saturating_add(QUANTUM);
+            core.clock_at = next_look(core);
         }
         if core.retired >= core.limit {
             return Some(Stop::Kicked);
         }
-        // Near a limit the loop comes here for every instruction, and runs them one by one.
-        core.poll_at = core.clock_at.min(core.limit.saturating_sub(MAX_INSNS as u64));
+        core.poll_at = if core.limit == u64::MAX {
+            core.clock_at
+        } else {
+            // Near a limit or a deadline the loop comes here for every instruction, and runs them one by one.
+            core.clock_at.min(core.limit).saturating_sub(MAX_INSNS as u64)
+        };
         let mip = core.csr.mip | core.pins() | core.timers;
         if core.waiting {
             if mip & core.csr.mie == 0 {
                 if core.limit != u64::MAX {
-                    return Some(Stop::Kicked);
+                    return Some(Stop::Idle);
                 }
                 let until = sleep_time(core);
                 core.shared.sleep(until);
@@ -198,15 +207,30 @@ fn timer_bit(core: &Core) -> u64 {
     if core.csr.menvcfg & envcfg::STCE != 0 { irq::STI } else { 0 }
 }
 
-/// How long WFI may sleep: until the first timer that could wake it.
-fn sleep_time(core: &Core) -> Option<Duration> {
+/// When to read the clock again, in retired instructions. Where time is counted in them, that is when the next timer
+/// becomes due.
+fn next_look(core: &Core) -> u64 {
+    let count_at = |ticks: u64| core.clock.count_at(ticks.saturating_mul(NS_PER_TICK));
+    let supervisor = if timer_bit(core) != 0 { core.csr.stimecmp } else { u64::MAX };
+    match (count_at(core.shared.timer()), count_at(supervisor)) {
+        (Some(a), Some(b)) => {
+            // One that is due already is among the timers that were seen.
+            [a, b].into_iter().filter(|at| *at > core.retired).min().unwrap_or(u64::MAX)
+        }
+        _ => core.retired.saturating_add(QUANTUM),
+    }
+}
+
+/// When WFI ends at the latest, in nanoseconds: with the first timer that could wake it, if any.
+pub(crate) fn wakes_at(core: &Core) -> u64 {
     let mie = core.csr.mie;
     let machine = if mie & irq::MTI != 0 { core.shared.timer() } else { u64::MAX };
     let supervisor = if mie & timer_bit(core) != 0 { core.csr.stimecmp } else { u64::MAX };
-    let first = machine.min(supervisor);
-    if first == u64::MAX {
-        return None;
-    }
-    let left = first.saturating_mul(NS_PER_TICK).saturating_sub(core.clock.now());
-    Some(Duration::from_nanos(left.min(LONGEST_SLEEP)))
+    machine.min(supervisor).saturating_mul(NS_PER_TICK)
+}
+
+/// How long WFI may sleep.
+fn sleep_time(core: &Core) -> Option<Duration> {
+    let at = wakes_at(core);
+    (at != u64::MAX).then(|| Duration::from_nanos(at.saturating_sub(core.clock.now()).min(LONGEST_SLEEP)))
 }

@@ -125,6 +125,18 @@ impl Core {
         Ok((pa, place))
     }
 
+    /// In a run that must repeat, whatever may reach a device is an instruction by itself, and the device finds the time
+    /// of that instruction.
+    fn at_device(&self, place: Place) -> Result<(), Exit> {
+        if self.limit != u64::MAX && matches!(place, Place::Trapped(_) | Place::Bus) {
+            if !self.alone {
+                return Err(Exit::Alone);
+            }
+            self.clock.at(self.retired);
+        }
+        Ok(())
+    }
+
     /// A load that the TLB did not answer: gives the value, extended to `w`.
     ///
     /// # Errors
@@ -141,6 +153,7 @@ impl Core {
             return Ok(w.extend(load_bytes(e.page, va, size)));
         }
         let (pa, place) = self.reach(va, size, Access::Read)?;
+        self.at_device(place)?;
         let aligned = va & (size - 1) == 0;
         let beneath = match place {
             Place::Ram(page) => Some(page),
@@ -199,6 +212,7 @@ impl Core {
             return Ok(());
         }
         let (pa, place) = self.reach(va, size, Access::Write)?;
+        self.at_device(place)?;
         let aligned = va & (size - 1) == 0;
         let beneath = match place {
             Place::Ram(page) | Place::Trapped(page) => Some(page),
