@@ -140,6 +140,7 @@ impl Htif {
         };
         if let Ok(Acquired::Ready(block)) = self.ram.acquire(at, 8, Access::Write) {
             block.copy_from(&result.to_le_bytes());
+            self.ram.written_slice(&block);
         }
         Outcome::Done(1)
     }

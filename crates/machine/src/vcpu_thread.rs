@@ -194,6 +194,7 @@ impl SbiHost for Host<'_> {
             Acquired::Ready(slice) => {
                 let bytes = self.cpus.console.read(len as usize);
                 slice.copy_from(&bytes);
+                self.cpus.ram.written_slice(&slice);
                 Some(bytes.len() as u64)
             }
         }

@@ -6,7 +6,8 @@
 //!
 //! Who may touch guest memory, and how:
 //! - **devices and their backends** through [`GuestRam::acquire`] only: presence, the dirty mark and (later) the
-//!   page's old content for a live snapshot are dealt with in that one call, which may answer "wait";
+//!   page's old content for a live snapshot are dealt with in that one call, which may answer "wait"; after a write,
+//!   [`GuestRam::written`] tells whoever has translated code from there;
 //! - **an engine** through [`GuestRam::engine_page`] in its slow path; it may keep the host address until the next
 //!   dirty epoch or change of presence, of which the machine tells it;
 //! - **the loader** through [`GuestRam::load`], before the first instruction.
@@ -14,10 +15,12 @@
 //! RAM is shared with running vCPUs. It is never viewed as a Rust slice: the engine uses relaxed atomics of the
 //! access's width, devices use volatile slices.
 
+mod code_watch;
 mod mapping;
 mod page_map;
 mod ram;
 
+pub use code_watch::{Drained, Quiet};
 pub use mapping::Backing;
 pub use page_map::{PageMap, Presence};
 pub use ram::{Access, Acquired, EnginePage, GuestRam, PAGE, Region, RegionSpec};

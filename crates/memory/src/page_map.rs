@@ -2,7 +2,8 @@
 //!
 //! Two facts a page, each an atomic of its own, since any vCPU and any device may mark a page at any time:
 //! - **presence**: absent (must be filled before use), zero (there, never written), from file, private (written),
-//!   and whether accesses to it are trapped to the bus (a device lies over the page, as HTIF does);
+//!   whether accesses to it are trapped to the bus (a device lies over the page, as HTIF does), and whether it is watched
+//!   for writes because code was translated from it (`code_watch.rs`);
 //! - **dirty epoch**: the number of the epoch in which it was last marked. A page is dirty *since* epoch `e` if its
 //!   number is at least `e`. Starting an epoch costs nothing; those who cache the right to write (an engine's write
 //!   tags) must be told to drop it, which the machine does.
@@ -26,8 +27,14 @@ pub enum Presence {
 const ZERO: u8 = Presence::Zero as u8;
 const FILE: u8 = Presence::File as u8;
 
-/// Set beside the presence where a device lies over the page.
-const TRAPPED: u8 = 0x80;
+/// The bits of the presence; beside it are flags.
+const PRESENCE: u8 = 0x03;
+/// A device lies over the page.
+pub(crate) const TRAPPED: u8 = 0x80;
+/// The next write is to be told: see `code_watch.rs`.
+pub(crate) const CODE: u8 = 0x40;
+/// Some hart may write to the page without asking.
+const CACHED: u8 = 0x20;
 
 /// State of every page of one region.
 #[derive(Debug)]
@@ -53,7 +60,7 @@ impl PageMap {
 
     /// Presence of `page` (an index from the region's start).
     pub fn presence(&self, page: usize) -> Presence {
-        match self.raw(page) & !TRAPPED {
+        match self.raw(page) & PRESENCE {
             0 => Presence::Zero,
             1 => Presence::Private,
             2 => Presence::File,
@@ -64,7 +71,7 @@ impl PageMap {
     /// Changes the presence of `page`.
     pub fn set_presence(&self, page: usize, to: Presence) {
         if let Some(p) = self.presence.get(page) {
-            let _ = p.fetch_update(SeqCst, Relaxed, |was| Some(to as u8 | was & TRAPPED));
+            let _ = p.fetch_update(SeqCst, Relaxed, |was| Some(to as u8 | was & !PRESENCE));
         }
     }
 
@@ -80,6 +87,38 @@ impl PageMap {
         }
     }
 
+    /// Whether writes to `page` are watched for.
+    pub(crate) fn watched(&self, page: usize) -> bool {
+        self.raw(page) & CODE != 0
+    }
+
+    /// Watches for the next write to `page`; gives whether harts may hold rights to write to it unasked. The caller
+    /// excludes other watchers.
+    pub(crate) fn watch(&self, page: usize) -> bool {
+        let Some(p) = self.presence.get(page) else { return false };
+        let was = p.fetch_update(SeqCst, SeqCst, |was| Some((was | CODE) & !CACHED));
+        was.is_ok_and(|was| was & CACHED != 0)
+    }
+
+    /// After a write: `page` is not watched any longer; gives whether it was.
+    pub(crate) fn unwatch(&self, page: usize) -> bool {
+        self.presence.get(page).is_some_and(|p| p.fetch_and(!CODE, SeqCst) & CODE != 0)
+    }
+
+    /// A hart asks to write to `page` as often as it likes: gives the page's flags, of which neither [`TRAPPED`] nor
+    /// [`CODE`] is set if it may.
+    pub(crate) fn let_cache(&self, page: usize) -> u8 {
+        let Some(p) = self.presence.get(page) else { return Presence::Absent as u8 };
+        let mut now = p.load(SeqCst);
+        while now & (TRAPPED | CODE | CACHED) == 0 {
+            match p.compare_exchange_weak(now, now | CACHED, SeqCst, SeqCst) {
+                Ok(_) => return now | CACHED,
+                Err(other) => now = other,
+            }
+        }
+        now
+    }
+
     /// Marks `page` written in the current epoch.
     pub fn mark_dirty(&self, page: usize) {
         self.mark_in(page, self.epoch.load(Relaxed));
@@ -92,10 +131,10 @@ impl PageMap {
         if d.load(Relaxed) < epoch {
             d.fetch_max(epoch, Relaxed);
         }
-        let unwritten = |was: u8| matches!(was & !TRAPPED, ZERO | FILE);
+        let unwritten = |was: u8| matches!(was & PRESENCE, ZERO | FILE);
         if unwritten(p.load(Relaxed)) {
             let _ = p.fetch_update(Relaxed, Relaxed, |was| {
-                unwritten(was).then_some(Presence::Private as u8 | was & TRAPPED)
+                unwritten(was).then_some(Presence::Private as u8 | was & !PRESENCE)
             });
         }
     }

@@ -1,6 +1,8 @@
 //! Guest RAM: regions, and the calls through which they are reached.
 
+use crate::code_watch::CodeWatch;
 use crate::mapping::Mapping;
+use crate::page_map::{CODE, TRAPPED};
 use crate::{Backing, MemoryError, PageMap, Presence};
 use rustix::fs::{FallocateFlags, fallocate};
 use std::sync::Arc;
@@ -72,7 +74,8 @@ impl Region {
         &self.map
     }
 
-    fn clear(&self) {
+    /// Zeroes; gives the pages that were not zero before.
+    fn clear(&self) -> impl Iterator<Item = u64> {
         let punched = match &self.backing {
             Backing::SharedFd(fd) => {
                 let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -81,17 +84,16 @@ impl Region {
             }
             Backing::PrivateOverFile(_) | Backing::Anonymous => false,
         };
-        for p in 0..self.map.pages() {
-            if self.map.presence(p) == Presence::Zero {
-                continue;
-            }
+        (0..self.map.pages()).filter(|&p| self.map.presence(p) != Presence::Zero).map(move |p| {
+            let gpa = self.gpa + p as u64 * PAGE;
             if !punched {
-                self.slice(self.gpa + p as u64 * PAGE, PAGE).copy_from(&[0u8; PAGE as usize]);
+                self.slice(gpa, PAGE).copy_from(&[0u8; PAGE as usize]);
             }
             // Marked first, so that whoever copies dirty pages copies the zeroes.
             self.map.mark_dirty(p);
             self.map.set_presence(p, Presence::Zero);
-        }
+            gpa
+        })
     }
 
     fn holds(&self, gpa: u64, len: u64) -> bool {
@@ -123,7 +125,7 @@ pub enum Access {
 
 /// The answer to [`GuestRam::acquire`].
 pub enum Acquired<'a> {
-    /// Here it is. For writing, its pages are already marked dirty.
+    /// Here it is. For writing, its pages are already marked dirty; after the write, [`GuestRam::written`] is due.
     Ready(VolatileSlice<'a>),
     /// Some page is not there yet. Park the queue and ask again when the machine says that pages have come.
     Wait,
@@ -135,8 +137,11 @@ pub enum EnginePage {
     /// Host address of the page's first byte.
     Ready(*mut u8),
     /// A device lies over the page: ask the bus first for each access, and cache nothing. The host address is that
-    /// of the RAM beneath.
+    /// of the RAM beneath; after a write to that, call [`GuestRam::code_written`].
     Trapped(*mut u8),
+    /// Asked for a write: code was translated from the page. Write, then call [`GuestRam::code_written`], and do not
+    /// cache the right to write.
+    Code(*mut u8),
     /// The page is not there yet.
     Wait,
     /// Not RAM.
@@ -147,6 +152,7 @@ pub enum EnginePage {
 #[derive(Clone, Debug)]
 pub struct GuestRam {
     regions: Arc<[Region]>,
+    watch: Arc<CodeWatch>,
 }
 
 impl GuestRam {
@@ -161,7 +167,7 @@ impl GuestRam {
                 why: "overlaps another region",
             });
         }
-        Ok(GuestRam { regions: regions.into() })
+        Ok(GuestRam { regions: regions.into(), watch: Arc::new(CodeWatch::new()) })
     }
 
     /// One region of `len` bytes over a memfd at `gpa`.
@@ -178,13 +184,31 @@ impl GuestRam {
         self.regions.iter().find(|r| r.holds(gpa, len)).ok_or(MemoryError::NotRam { gpa, len })
     }
 
+    pub(crate) fn watch(&self) -> &CodeWatch {
+        &self.watch
+    }
+
+    /// The map that holds the page of `gpa`, and its index there.
+    pub(crate) fn pages_at(&self, gpa: u64) -> Option<(&PageMap, usize)> {
+        let region = self.region(gpa, 1).ok()?;
+        Some((&region.map, ((gpa - region.gpa) / PAGE) as usize))
+    }
+
+    /// The guest physical address of a byte of RAM by its host address.
+    pub(crate) fn address_of(&self, host: *const u8) -> Option<u64> {
+        self.regions.iter().find_map(|r| {
+            let offset = (host as usize).checked_sub(r.mapping.at(0) as usize)? as u64;
+            (offset < r.len).then_some(r.gpa + offset)
+        })
+    }
+
     /// Whether the whole range is RAM of one region.
     pub fn contains(&self, gpa: u64, len: u64) -> bool {
         self.region(gpa, len).is_ok()
     }
 
     /// **The one way for devices to reach guest memory**: makes sure that the range's pages are there, and marks them
-    /// dirty for a write. `len` 0 gives an empty slice.
+    /// dirty for a write. `len` 0 gives an empty slice. Whoever writes calls [`GuestRam::written`] when it is done.
     ///
     /// # Errors
     /// [`MemoryError::NotRam`] where the range is not wholly in one region.
@@ -196,14 +220,21 @@ impl GuestRam {
                 return Ok(Acquired::Wait);
             }
             if access == Access::Write {
-                pages.for_each(|p| region.map.mark_dirty(p));
+                for p in pages {
+                    region.map.mark_dirty(p);
+                    // Not yet written, so this is not what makes it exact: but code that is about to be replaced may go
+                    // at once, and a writer who forgets to tell is right nearly always.
+                    if region.map.unwatch(p) {
+                        self.watch.log(region.gpa + p as u64 * PAGE);
+                    }
+                }
             }
         }
         Ok(Acquired::Ready(region.slice(gpa, len)))
     }
 
     /// An engine's slow path: the host address of the page that holds `gpa`. For a write the page is marked dirty;
-    /// the engine may then write to it until the next dirty epoch.
+    /// the engine may then write to it until the next dirty epoch, and as [`GuestRam::watch_code`] demands.
     pub fn engine_page(&self, gpa: u64, access: Access) -> EnginePage {
         let page = gpa & !(PAGE - 1);
         let Ok(region) = self.region(page, PAGE) else { return EnginePage::NotRam };
@@ -211,11 +242,20 @@ impl GuestRam {
         if region.map.presence(index) == Presence::Absent {
             return EnginePage::Wait;
         }
-        if access == Access::Write {
-            region.map.mark_dirty(index);
-        }
         let host = region.mapping.at((page - region.gpa) as usize);
-        if region.map.trapped(index) { EnginePage::Trapped(host) } else { EnginePage::Ready(host) }
+        let flags = if access == Access::Write {
+            region.map.mark_dirty(index);
+            region.map.let_cache(index)
+        } else if region.map.trapped(index) {
+            TRAPPED
+        } else {
+            0
+        };
+        match (flags & TRAPPED != 0, flags & CODE != 0) {
+            (true, _) => EnginePage::Trapped(host),
+            (_, true) => EnginePage::Code(host),
+            _ => EnginePage::Ready(host),
+        }
     }
 
     /// Puts a device over the page that holds `gpa` (see [`EnginePage::Trapped`]).
@@ -232,6 +272,7 @@ impl GuestRam {
             Acquired::Ready(s) => s.copy_from(bytes),
             Acquired::Wait => return Err(MemoryError::NotRam { gpa, len }),
         }
+        self.written(gpa, len);
         Ok(())
     }
 
@@ -248,6 +289,6 @@ impl GuestRam {
     /// All RAM back to zeroes, as after power-on. Where it is a memfd, the host gets the memory back. Engines must
     /// forget what they cached.
     pub fn clear(&self) {
-        self.regions.iter().for_each(Region::clear);
+        self.regions.iter().flat_map(Region::clear).for_each(|page| self.code_written(page));
     }
 }

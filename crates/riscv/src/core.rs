@@ -13,7 +13,7 @@ use crate::mmu::{DataContext, Mmu};
 use crate::trap::{Cause, Privilege, Spin};
 use std::sync::Arc;
 use strata_engine::{Bus, Clock, VcpuShared};
-use strata_memory::GuestRam;
+use strata_memory::{GuestRam, Quiet};
 
 /// What LR reserved. SC compares the value in memory with it: another hart's store of the same value is not noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +78,8 @@ pub struct Core {
     pub config: HartConfig,
     /// RAM.
     pub ram: GuestRam,
+    /// Tells those who watch pages that rights to write were dropped.
+    pub(crate) quiet: Quiet,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) clock: Arc<dyn Clock>,
     /// What others share of this hart.
@@ -115,6 +117,7 @@ impl Core {
             spin: Spin::default(),
             pauses: 0,
             config,
+            quiet: ram.register_hart(),
             ram,
             bus,
             clock,
@@ -195,6 +198,28 @@ impl Core {
         std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
         self.code_generation += 1;
         self.mmu.fetch.new_stamps();
+    }
+
+    /// The hart begins to run, or wakes: rights to write that it kept are looked at again.
+    pub(crate) fn awake(&mut self) {
+        self.quiet.enter(|| self.mmu.data.drop_writes());
+    }
+
+    /// The hart is between two instructions, and gives up rights to write to pages that others have watched.
+    pub(crate) fn quiesce(&mut self) {
+        self.quiet.refresh(|| self.mmu.data.drop_writes());
+    }
+
+    /// Watches the guest physical page that holds `pa` for writes, this hart's included, and gives the ticket that
+    /// [`GuestRam::watch_confirmed`] asks for: see [`GuestRam::watch_code`]. For between two instructions.
+    pub fn watch_code(&mut self, pa: u64) -> u64 {
+        let before = self.quiet.epoch();
+        let ticket = self.ram.watch_code(pa);
+        if ticket != before {
+            self.mmu.data.drop_writes_to(pa);
+            self.quiet.watched(ticket, || self.mmu.data.drop_writes());
+        }
+        ticket
     }
 
     /// Drops everything derived: translations and knowledge of code. Call after registers or RAM were replaced.

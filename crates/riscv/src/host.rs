@@ -28,6 +28,8 @@ pub(crate) enum Place {
     Ram(HostPage),
     /// A device, and RAM beneath for what the device does not answer.
     Trapped(HostPage),
+    /// Asked for a write: RAM from which code was translated. Nobody may remember the right to write to it.
+    Code(HostPage),
     /// RAM that has not come yet.
     Wait,
     /// No RAM: the bus.
@@ -45,8 +47,27 @@ pub(crate) fn place(ram: &GuestRam, gpa: u64, access: Access) -> Place {
     match ram.engine_page(gpa, access) {
         EnginePage::Ready(p) => page(p).map_or(Place::Bus, Place::Ram),
         EnginePage::Trapped(p) => page(p).map_or(Place::Bus, Place::Trapped),
+        EnginePage::Code(p) => page(p).map_or(Place::Bus, Place::Code),
         EnginePage::Wait => Place::Wait,
         EnginePage::NotRam => Place::Bus,
+    }
+}
+
+impl Place {
+    /// The RAM there, if any.
+    pub fn page(self) -> Option<HostPage> {
+        match self {
+            Place::Ram(p) | Place::Trapped(p) | Place::Code(p) => Some(p),
+            Place::Wait | Place::Bus => None,
+        }
+    }
+}
+
+/// After a write to `place`, at `pa`, that did not go by a write tag: tells whoever has translated code from there.
+#[inline]
+pub(crate) fn wrote(ram: &GuestRam, pa: u64, place: Place) {
+    if !matches!(place, Place::Ram(_)) {
+        ram.code_written(pa);
     }
 }
 

@@ -204,6 +204,7 @@ impl ConsoleWorker {
             };
             if let Moved::Bytes(n) = got {
                 chain.writer().write(piece.get(..n).unwrap_or_default());
+                chain.tell();
                 self.port.core(|c| c.complete(&[(token, n as u32)]));
             } else {
                 self.port.core(|c| c.put_back(token, 1));

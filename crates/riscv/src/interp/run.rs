@@ -27,11 +27,14 @@ const LONGEST_SLEEP: u64 = 3_600_000_000_000;
 const MANY_PAGES: u64 = 32;
 
 /// Runs until something needs the machine.
-pub(crate) fn run(
-    core: &mut Core,
-    cache: &mut BlockCache,
-    mut tier: Option<&mut (dyn Tier + 'static)>,
-) -> Stop {
+pub(crate) fn run(core: &mut Core, cache: &mut BlockCache, tier: Option<&mut (dyn Tier + 'static)>) -> Stop {
+    core.awake();
+    let stop = run_on(core, cache, tier);
+    core.quiet.leave();
+    stop
+}
+
+fn run_on(core: &mut Core, cache: &mut BlockCache, mut tier: Option<&mut (dyn Tier + 'static)>) -> Stop {
     core.poll_soon();
     loop {
         let mut alone = std::mem::take(&mut core.next_alone);
@@ -163,6 +166,7 @@ pub(crate) fn serve_mail(core: &mut Core) {
 #[inline(never)]
 fn poll(core: &mut Core) -> Option<Stop> {
     core.shared.set_retired(core.retired);
+    core.quiesce();
     loop {
         if core.shared.take_attention() {
             core.clock_at = 0;
@@ -191,7 +195,9 @@ fn poll(core: &mut Core) -> Option<Stop> {
                     return Some(Stop::Idle);
                 }
                 let until = sleep_time(core);
+                core.quiet.leave();
                 core.shared.sleep(until);
+                core.awake();
                 core.clock_at = 0;
                 continue;
             }

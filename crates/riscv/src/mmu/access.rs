@@ -8,7 +8,7 @@ use super::walk::{Fault, Leaf, PteMemory, Space, levels, walk};
 use crate::config::CACHE_BLOCK;
 use crate::core::{Core, Reservation};
 use crate::csr::{envcfg, status};
-use crate::host::{HostPage, Place, place};
+use crate::host::{HostPage, Place, place, wrote};
 use crate::pmp::{Access, Pmp};
 use crate::trap::{Cause, Exit, Privilege};
 use strata_isa::ops::{Amo, Cbo, Width};
@@ -32,25 +32,37 @@ struct Tables<'a> {
 }
 
 impl Tables<'_> {
-    fn entry(&self, pa: u64, access: Access) -> Result<HostPage, Fault> {
+    fn entry(&self, pa: u64, access: Access) -> Result<(HostPage, Place), Fault> {
         if !self.pmp.allows(pa, 8, access, Privilege::Supervisor) {
             return Err(Fault::Access);
         }
-        match place(self.ram, pa, ram_access(access)) {
-            Place::Ram(p) | Place::Trapped(p) => Ok(p),
-            Place::Wait => Err(Fault::Wait),
-            Place::Bus => Err(Fault::Access),
+        let place = place(self.ram, pa, ram_access(access));
+        match place.page() {
+            Some(page) => Ok((page, place)),
+            None if matches!(place, Place::Wait) => Err(Fault::Wait),
+            None => Err(Fault::Access),
         }
     }
 }
 
 impl PteMemory for Tables<'_> {
     fn read(&mut self, pa: u64) -> Result<u64, Fault> {
-        Ok(self.entry(pa, Access::Read)?.load(pa, Width::I64))
+        Ok(self.entry(pa, Access::Read)?.0.load(pa, Width::I64))
     }
     fn update(&mut self, pa: u64, old: u64, new: u64) -> Result<bool, Fault> {
-        Ok(self.entry(pa, Access::Write)?.compare_exchange(pa, old, new, Width::I64).is_ok())
+        let (page, place) = self.entry(pa, Access::Write)?;
+        let done = page.compare_exchange(pa, old, new, Width::I64).is_ok();
+        wrote(self.ram, pa, place);
+        Ok(done)
     }
+}
+
+/// One half of an access over the end of a page.
+struct Half {
+    pa: u64,
+    place: Place,
+    page: HostPage,
+    len: u64,
 }
 
 fn ram_access(access: Access) -> strata_memory::Access {
@@ -120,6 +132,10 @@ impl Core {
             Place::Ram(page) if self.csr.pmp.uniform(pa & PAGE) => {
                 self.mmu.data.fill(va, pa, page, access == Access::Write);
             }
+            // A page that may be written may be read.
+            Place::Code(page) if self.csr.pmp.uniform(pa & PAGE) => {
+                self.mmu.data.fill(va, pa, page, false);
+            }
             _ => {}
         }
         Ok((pa, place))
@@ -155,18 +171,13 @@ impl Core {
         let (pa, place) = self.reach(va, size, Access::Read)?;
         self.at_device(place)?;
         let aligned = va & (size - 1) == 0;
-        let beneath = match place {
-            Place::Ram(page) => Some(page),
-            Place::Trapped(page) => Some(page),
-            _ => None,
-        };
-        if !matches!(place, Place::Ram(_))
+        if matches!(place, Place::Trapped(_) | Place::Bus)
             && aligned
             && let Ok(v) = self.bus.read(pa, size as u8)
         {
             return Ok(w.extend(v));
         }
-        match beneath {
+        match place.page() {
             Some(page) if aligned => Ok(w.extend(page.load(pa, w))),
             Some(page) => Ok(w.extend(load_bytes(page, pa, size))),
             None => Err(self.raise(Cause::LoadAccess, va)),
@@ -175,21 +186,20 @@ impl Core {
 
     /// A load over the end of a page, from RAM only.
     fn load_split(&mut self, va: u64, w: Width) -> Result<u64, Exit> {
-        let parts = self.reach_split(va, w.bytes(), Access::Read)?;
-        let low = load_bytes(parts[0].1, parts[0].0, parts[0].2);
-        let high = load_bytes(parts[1].1, parts[1].0, parts[1].2);
-        Ok(w.extend(low | high << (8 * parts[0].2)))
+        let [low, high] = self.reach_split(va, w.bytes(), Access::Read)?;
+        let bytes = |half: &Half| load_bytes(half.page, half.pa, half.len);
+        Ok(w.extend(bytes(&low) | bytes(&high) << (8 * low.len)))
     }
 
-    /// Physical address, page and length of each half of an access over the end of a page.
-    fn reach_split(&mut self, va: u64, size: u64, access: Access) -> Result<[(u64, HostPage, u64); 2], Exit> {
+    /// Both halves of an access over the end of a page.
+    fn reach_split(&mut self, va: u64, size: u64, access: Access) -> Result<[Half; 2], Exit> {
         let second = (va | !PAGE).wrapping_add(1);
         let first_len = second.wrapping_sub(va);
         let mut half = |va, len| {
             let (pa, place) = self.reach(va, len, access)?;
-            match place {
-                Place::Ram(page) | Place::Trapped(page) => Ok((pa, page, len)),
-                _ => Err(self.fault(Fault::Access, access, va)),
+            match place.page() {
+                Some(page) => Ok(Half { pa, place, page, len }),
+                None => Err(self.fault(Fault::Access, access, va)),
             }
         };
         Ok([half(va, first_len)?, half(second, size - first_len)?])
@@ -201,9 +211,11 @@ impl Core {
     pub fn store_slow(&mut self, va: u64, v: u64, w: Width) -> Result<(), Exit> {
         let size = w.bytes();
         if crosses_page(va, size) {
-            let parts = self.reach_split(va, size, Access::Write)?;
-            store_bytes(parts[0].1, parts[0].0, v, parts[0].2);
-            store_bytes(parts[1].1, parts[1].0, v >> (8 * parts[0].2), parts[1].2);
+            let [low, high] = self.reach_split(va, size, Access::Write)?;
+            for (half, v) in [(&low, v), (&high, v >> (8 * low.len))] {
+                store_bytes(half.page, half.pa, v, half.len);
+                wrote(&self.ram, half.pa, half.place);
+            }
             return Ok(());
         }
         let e = self.mmu.data.entry(va);
@@ -214,26 +226,23 @@ impl Core {
         let (pa, place) = self.reach(va, size, Access::Write)?;
         self.at_device(place)?;
         let aligned = va & (size - 1) == 0;
-        let beneath = match place {
-            Place::Ram(page) | Place::Trapped(page) => Some(page),
-            _ => None,
-        };
-        if !matches!(place, Place::Ram(_)) && aligned {
+        if matches!(place, Place::Trapped(_) | Place::Bus) && aligned {
             let low = if size == 8 { v } else { v & ((1 << (8 * size)) - 1) };
             if self.bus.write(pa, size as u8, low).is_ok() {
                 return Ok(());
             }
         }
-        match beneath {
+        match place.page() {
             Some(page) if aligned => page.store(pa, v, w),
             Some(page) => store_bytes(page, pa, v, size),
             None => return Err(self.raise(Cause::StoreAccess, va)),
         }
+        wrote(&self.ram, pa, place);
         Ok(())
     }
 
-    /// The page and physical address for an atomic access: aligned, and RAM.
-    fn reach_atomic(&mut self, va: u64, w: Width, access: Access) -> Result<(HostPage, u64), Exit> {
+    /// Page, physical address and place for an atomic access: aligned, and RAM.
+    fn reach_atomic(&mut self, va: u64, w: Width, access: Access) -> Result<(HostPage, u64, Place), Exit> {
         let read = access == Access::Read;
         let size = w.bytes();
         if va & (size - 1) != 0 {
@@ -241,31 +250,31 @@ impl Core {
         }
         let e = self.mmu.data.entry(va);
         if va & PAGE == if read { e.read } else { e.write } {
-            return Ok((e.page, self.mmu.data.pa(va) | va & !PAGE));
+            return Ok((e.page, self.mmu.data.pa(va) | va & !PAGE, Place::Ram(e.page)));
         }
-        match self.reach(va, size, access)? {
-            (pa, Place::Ram(page) | Place::Trapped(page)) => Ok((page, pa)),
-            _ => Err(self.fault(Fault::Access, access, va)),
+        let (pa, place) = self.reach(va, size, access)?;
+        match place.page() {
+            Some(page) => Ok((page, pa, place)),
+            None => Err(self.fault(Fault::Access, access, va)),
         }
     }
 
     /// AMO.
     #[inline(never)]
     pub fn atomic(&mut self, op: Amo, va: u64, v: u64, w: Width) -> Result<u64, Exit> {
-        let (page, _) = self.reach_atomic(va, w, Access::Write)?;
+        let (page, pa, place) = self.reach_atomic(va, w, Access::Write)?;
         let mut old = page.load(va, w);
-        loop {
-            match page.compare_exchange(va, old, op.eval(old, v, w), w) {
-                Ok(()) => return Ok(w.extend(old)),
-                Err(now) => old = now,
-            }
+        while let Err(now) = page.compare_exchange(va, old, op.eval(old, v, w), w) {
+            old = now;
         }
+        wrote(&self.ram, pa, place);
+        Ok(w.extend(old))
     }
 
     /// LR.
     #[inline(never)]
     pub fn reserve(&mut self, va: u64, w: Width) -> Result<u64, Exit> {
-        let (page, pa) = self.reach_atomic(va, w, Access::Read)?;
+        let (page, pa, _) = self.reach_atomic(va, w, Access::Read)?;
         // LR may carry acquire ordering; loads of the host are ordered enough, the compiler's need saying.
         let value = page.load(va, w);
         std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
@@ -276,10 +285,11 @@ impl Core {
     /// SC. Even one that fails for want of a reservation faults where a store would, as an implementation may choose.
     #[inline(never)]
     pub fn conditional(&mut self, va: u64, v: u64, w: Width) -> Result<u64, Exit> {
-        let (page, pa) = self.reach_atomic(va, w, Access::Write)?;
+        let (page, pa, place) = self.reach_atomic(va, w, Access::Write)?;
         let Some(r) = self.reservation.take() else { return Ok(1) };
         let same = r.va == va && r.pa == pa && u64::from(r.bytes) == w.bytes();
         let stored = same && page.compare_exchange(va, r.value, v, w).is_ok();
+        wrote(&self.ram, pa, place);
         Ok(u64::from(!stored))
     }
 
@@ -306,17 +316,16 @@ impl Core {
             };
         }
         let e = self.mmu.data.entry(va);
-        let page = if e.write == va & PAGE {
-            e.page
+        let (pa, place) = if e.write == va & PAGE {
+            (va, Place::Ram(e.page))
         } else {
-            match self.reach(va, CACHE_BLOCK, Access::Write)?.1 {
-                Place::Ram(page) | Place::Trapped(page) => page,
-                _ => return Err(self.raise(Cause::StoreAccess, va)),
-            }
+            self.reach(va, CACHE_BLOCK, Access::Write)?
         };
+        let Some(page) = place.page() else { return Err(self.raise(Cause::StoreAccess, va)) };
         for at in (0..CACHE_BLOCK).step_by(8) {
             page.store(va + at, 0, Width::I64);
         }
+        wrote(&self.ram, pa, place);
         Ok(())
     }
 
@@ -333,7 +342,7 @@ impl Core {
             return Err(self.fault(Fault::Access, access, va));
         }
         match place(&self.ram, pa, strata_memory::Access::Read) {
-            Place::Ram(page) | Place::Trapped(page) => {
+            Place::Ram(page) | Place::Trapped(page) | Place::Code(page) => {
                 let whole = self.csr.pmp.uniform(pa & PAGE);
                 if whole {
                     self.mmu.fetch.fill(va, pa, page, global);

@@ -116,6 +116,21 @@ impl DataTlb {
         }
     }
 
+    /// Forgets every right to write.
+    pub(crate) fn drop_writes(&mut self) {
+        for (set, _) in self.sets.iter_mut().zip(self.filled).filter(|(_, filled)| *filled) {
+            set.iter_mut().for_each(|e| e.write = INVALID);
+        }
+    }
+
+    /// Forgets the right to write to the guest physical page at `pa`, wherever it is mapped.
+    pub(crate) fn drop_writes_to(&mut self, pa: u64) {
+        for n in (0..CONTEXTS).filter(|&n| self.filled[n]) {
+            let places = self.sets[n].iter_mut().zip(&self.pas[n]);
+            places.filter(|(_, at)| **at == pa & PAGE).for_each(|(e, _)| e.write = INVALID);
+        }
+    }
+
     pub(super) fn flush_all(&mut self) {
         (0..CONTEXTS).for_each(|n| self.clear(n));
     }

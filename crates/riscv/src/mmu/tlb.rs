@@ -4,9 +4,10 @@
 //!
 //! Invariants. A tag that is present means: the page is RAM without a device over it; every permission has been checked
 //! (page tables, PMP for the whole page); A is set, and for the write tag D is set and the page is marked dirty in the
-//! current epoch. What can break that calls one of the named ways to forget: [`Mmu::change_space`] (satp),
+//! current epoch; no code was translated from it, or the hart is not yet bound to know (`strata_memory`'s `Quiet`). What
+//! can break that calls one of the named ways to forget: [`Mmu::change_space`] (satp),
 //! [`Mmu::flush`] (sfence.vma of an address), [`Mmu::flush_all`] (the rest: sfence.vma, PMP, menvcfg, a dirty epoch,
-//! changed presence). Nothing else clears tags, but for eviction.
+//! changed presence), [`DataTlb::drop_writes`] (watched code). Nothing else clears tags, but for eviction.
 //!
 //! A superpage is remembered in pieces of 4 KiB. An sfence.vma of any of its addresses must forget all the pieces, so
 //! the union of the ranges of superpages is kept, for each half of the addresses, and an address in it flushes everything.

@@ -191,3 +191,59 @@ fn pmp_splits_a_page_for_data_and_code() {
     let c = m.run();
     assert_eq!((c.x[6], c.csr.mcause, c.csr.mtval), (42, 5, DATA + 8));
 }
+
+/// A page from which code was translated: every kind of store to it is told, once, and none is lost.
+#[test]
+fn writes_to_watched_code_are_told() {
+    const CODE: u64 = BASE + 0x2000;
+    let store = |op| insn(op, 0, 5, 6, 0);
+    let amo = |op| insn(op, 7, 5, 6, 0);
+    let stores: [(&[u32], u64, bool); 9] = [
+        (&[store(Op::Sb)], CODE, true),
+        (&[store(Op::Sd)], CODE, true),
+        (&[store(Op::Sd)], CODE + 3, true),
+        (&[store(Op::Sd)], CODE - 4, true),
+        (&[store(Op::Sd)], CODE + 0xffc, true),
+        (&[amo(Op::AmoaddD)], CODE, true),
+        (&[insn(Op::LrD, 7, 5, 0, 0), insn(Op::ScD, 8, 5, 6, 0)], CODE, true),
+        (&[insn(Op::CboZero, 0, 5, 0, 0)], CODE, true),
+        (&[insn(Op::Ld, 7, 5, 0, 0)], CODE, false),
+    ];
+    for (body, at, told) in stores {
+        // Twice, so that the second time goes by the TLB; and once before it is watched, so that there is a right to drop.
+        for warm in [false, true] {
+            let mut m = Machine::new(&program(&[body, body].concat()));
+            let start = m.core().pc;
+            (m.core().x[5], m.core().x[6]) = (at, 0x0101_0101_0101_0101);
+            if warm {
+                m.run();
+                m.core().pc = start;
+            }
+            let mut cursor = m.ram.code_writes();
+            let ticket = m.core().watch_code(CODE + 8);
+            assert!(m.ram.watch_confirmed(ticket), "one hart waits for nobody");
+            m.run();
+            let mut pages = Vec::new();
+            m.ram.drain_code_writes(&mut cursor, |p| pages.push(p));
+            assert_eq!(pages == [CODE], told, "{at:#x} {warm} {body:x?} {pages:x?}");
+            assert_eq!(m.ram.code_watched(CODE), !told);
+        }
+    }
+}
+
+#[test]
+fn an_update_of_a_page_table_in_watched_code_is_told() {
+    // Not that anyone does it: but it is a write like any other.
+    let (root, page) = (BASE + 0x20_0000, BASE >> 12 << 10);
+    let mut m = Machine::kernel(&program(&[insn(Op::Ld, 7, 5, 0, 0)]));
+    m.put(root + 8 * 2, page | 0xcf);
+    m.put(root + 8, page | 0x0f);
+    m.put(root, 0xc7);
+    let c = m.core();
+    c.set_satp(8 << 60 | root >> 12);
+    c.x[5] = 0x4000_0000;
+    c.watch_code(root);
+    m.run();
+    assert_eq!(m.get(root + 8) & 0xc0, 0x40);
+    assert!(!m.ram.code_watched(root));
+}

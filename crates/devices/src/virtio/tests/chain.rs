@@ -287,3 +287,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn whoever_translated_code_from_a_buffer_is_told_after_the_write() {
+    let ram = ram();
+    let mut cursor = ram.code_writes();
+    for end in ["recycled", "dropped"] {
+        let c = walk(&ram, &[(DATA, 4, NEXT, 1), (DATA + 0x1ffe, 4, WRITE, 0)]).unwrap();
+        // Translated anew between the request and its answer.
+        let watched = [DATA, DATA + 0x1000, DATA + 0x2000];
+        watched.iter().for_each(|&page| _ = ram.watch_code(page));
+        ram.drain_code_writes(&mut cursor, |_| ());
+        c.writer().write(b"code");
+        if end == "recycled" {
+            c.recycle(&mut Vec::new())
+        } else {
+            drop(c)
+        }
+        let mut told = Vec::new();
+        ram.drain_code_writes(&mut cursor, |page| told.push(page));
+        assert_eq!(told, watched[1..], "{end}");
+    }
+}

@@ -69,6 +69,7 @@ impl<'m> Table<'m> {
 /// A checked chain of buffers in guest memory. It owns nothing of the ring.
 #[derive(Debug)]
 pub struct Chain<'m> {
+    ram: &'m GuestRam,
     head: u16,
     /// Readable buffers, then writable ones; none is empty.
     slices: Vec<VolatileSlice<'m>>,
@@ -90,7 +91,7 @@ impl<'m> Chain<'m> {
     ) -> Result<Option<Chain<'m>>, Nonsense> {
         spare.clear();
         let slices = std::mem::take(spare);
-        let mut chain = Chain { head, slices, readable: 0, readable_len: 0, writable_len: 0 };
+        let mut chain = Chain { ram, head, slices, readable: 0, readable_len: 0, writable_len: 0 };
         let (mut at, mut steps, mut inside) = (u32::from(head), 0, false);
         loop {
             let d = table.get(at)?;
@@ -166,11 +167,26 @@ impl<'m> Chain<'m> {
         Writer(Cursor { slices, skip: 0, left: self.writable_len })
     }
 
+    /// Tells guest memory that the writable buffers have been written. It happens by itself when the chain goes; who
+    /// keeps the chain longer calls it before the driver learns that the request is done.
+    pub fn tell(&self) {
+        let written = self.slices.get(self.readable..).unwrap_or_default();
+        written.iter().for_each(|slice| self.ram.written_slice(slice));
+    }
+
     /// Gives the chain's allocation back for the next one.
-    pub fn recycle(self, spare: &mut Vec<VolatileSlice<'m>>) {
-        if self.slices.capacity() > spare.capacity() {
-            *spare = self.slices;
+    pub fn recycle(mut self, spare: &mut Vec<VolatileSlice<'m>>) {
+        self.tell();
+        let slices = std::mem::take(&mut self.slices);
+        if slices.capacity() > spare.capacity() {
+            *spare = slices;
         }
+    }
+}
+
+impl Drop for Chain<'_> {
+    fn drop(&mut self) {
+        self.tell();
     }
 }
 

@@ -159,6 +159,7 @@ impl QueueState {
         if load16(used, at, Ordering::Relaxed)? != self.next_avail {
             let used = ready!(ram.acquire(self.used, sizes(self.num)[2], Access::Write), ());
             store16(&used, at, self.next_avail, Ordering::Relaxed)?;
+            ram.written_slice(&used);
             fence(Ordering::SeqCst);
         }
         Ok(())
@@ -188,6 +189,7 @@ impl QueueState {
             self.next_used = self.next_used.wrapping_add(1);
         }
         store16(&used, 2, self.next_used, Ordering::Release)?;
+        ram.written_slice(&used);
         fence(Ordering::SeqCst);
         Ok(Some(if features.event_idx {
             let event = load16(&avail, 4 + 2 * usize::from(self.num), Ordering::Relaxed)?;
