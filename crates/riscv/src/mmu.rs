@@ -3,7 +3,7 @@
 //! ```text
 //!   pte.rs     a page-table entry's bits
 //!   walk.rs    the walk: pure, over a reader of entries
-//!   tlb.rs     what is remembered, and how it is forgotten: of data_tlb.rs and fetch_tlb.rs
+//!   tlb.rs     what is remembered, and how it is forgotten: of data_tlb.rs, fetch_tlb.rs, second_level.rs
 //!   access.rs  loads, stores, atomics and fetches that miss the TLB
 //! ```
 //! *The RISC-V Instruction Set Manual*, volume II, "Virtual Address Translation Process" and the chapters of Sv39, Sv48,
@@ -12,7 +12,9 @@
 mod access;
 mod data_tlb;
 mod fetch_tlb;
+mod marks;
 mod pte;
+mod second_level;
 mod tlb;
 mod walk;
 

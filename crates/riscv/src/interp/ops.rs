@@ -129,8 +129,8 @@ impl Ops for Core {
         }
     }
     #[inline(always)]
-    fn fence_vma(&mut self, op: VmaFence, va: Option<u64>, _asid: Option<u64>) -> Result<(), Exit> {
-        self.translation_fence(op, va)
+    fn fence_vma(&mut self, op: VmaFence, va: Option<u64>, asid: Option<u64>) -> Result<(), Exit> {
+        self.translation_fence(op, va, asid)
     }
 
     #[inline(always)]
@@ -201,7 +201,7 @@ impl Core {
 
     /// All address spaces at once: the TLB does not tell them apart.
     #[inline(never)]
-    fn translation_fence(&mut self, op: VmaFence, va: Option<u64>) -> Result<(), Exit> {
+    fn translation_fence(&mut self, op: VmaFence, va: Option<u64>, asid: Option<u64>) -> Result<(), Exit> {
         let invalidates = matches!(op, VmaFence::SfenceVma | VmaFence::SinvalVma);
         let allowed = match self.privilege {
             Privilege::User => false,
@@ -212,10 +212,8 @@ impl Core {
             return Err(Exit::Illegal);
         }
         if invalidates {
-            match va {
-                Some(va) => self.mmu.flush(va),
-                None => self.mmu.flush_all(),
-            }
+            // An identifier has 16 bits; those above are reserved and ignored.
+            self.mmu.fence(self.csr.satp, va, asid.map(|asid| asid as u16));
         }
         Ok(())
     }

@@ -148,16 +148,17 @@ pub(crate) fn serve_mail(core: &mut Core) {
     let shared = core.shared.clone();
     shared.serve_mail(|mail| match mail {
         Mail::FenceI => core.fence_i(),
-        Mail::FenceVma { start, size, asid: _ } => {
+        Mail::FenceVma { start, size, asid } => {
             let first = start & !0xfff;
             let pages = (start & 0xfff).saturating_add(size).div_ceil(4096);
             if pages < MANY_PAGES {
-                (0..pages).for_each(|n| core.mmu.flush(first.wrapping_add(n * 4096)));
+                let each = (0..pages).map(|n| first.wrapping_add(n * 4096));
+                each.for_each(|va| core.mmu.fence(core.csr.satp, Some(va), asid));
             } else {
-                core.mmu.flush_all();
+                core.mmu.fence(core.csr.satp, None, asid);
             }
         }
-        Mail::DropPages => core.mmu.flush_all(),
+        Mail::DropPages => core.mmu.forget_pages(),
     });
 }
 

@@ -3,8 +3,9 @@
 //! The order of a trap's reasons, and of effects: alignment of atomics, translation, physical protection, what lies
 //! there; and only then memory changes. An access that crosses a page checks both pages first.
 
+use super::pte::Pte;
 use super::tlb::PAGE;
-use super::walk::{Fault, Leaf, PteMemory, Space, levels, walk};
+use super::walk::{Fault, Leaf, PteMemory, Space, levels, passes, walk};
 use crate::config::CACHE_BLOCK;
 use crate::core::{Core, Reservation};
 use crate::csr::{envcfg, status};
@@ -97,24 +98,35 @@ impl Core {
         self.raise(cause, va)
     }
 
-    /// Where `va` leads.
-    #[inline(never)]
-    fn translate(&mut self, va: u64, access: Access, mode: Privilege) -> Result<Leaf, Fault> {
-        let Some(levels) = levels(self.csr.satp).filter(|_| mode != Privilege::Machine) else {
-            return Ok(Leaf { pa: va, span: 4096, global: mode == Privilege::Machine });
-        };
+    /// How addresses are translated in `mode`; `None` for not at all.
+    fn space(&self, mode: Privilege) -> Option<Space> {
         let c = &self.csr;
-        let space = Space {
-            levels,
+        Some(Space {
+            levels: levels(c.satp).filter(|_| mode != Privilege::Machine)?,
             root: (c.satp & ((1 << 44) - 1)) << 12,
             user: mode == Privilege::User,
             sum: c.mstatus & status::SUM != 0,
             mxr: c.mstatus & status::MXR != 0,
             pbmte: c.menvcfg & envcfg::PBMTE != 0,
             adue: c.menvcfg & envcfg::ADUE != 0,
+        })
+    }
+
+    /// Where `va` leads.
+    #[inline(never)]
+    fn translate(&mut self, va: u64, access: Access, mode: Privilege) -> Result<Leaf, Fault> {
+        let Some(space) = self.space(mode) else {
+            return Ok(Leaf { pa: va, span: 4096, global: mode == Privilege::Machine, pte: Pte(0) });
         };
+        let c = &self.csr;
+        if let Some(leaf) = self.mmu.second.find(c.satp, va)
+            && passes(&space, leaf.pte, access)
+        {
+            return Ok(leaf);
+        }
         let leaf = walk(&space, va, access, &mut Tables { ram: &self.ram, pmp: &c.pmp })?;
         self.mmu.note_span(va, leaf.span);
+        self.mmu.second.fill(c.satp, va, &leaf);
         Ok(leaf)
     }
 
@@ -122,7 +134,8 @@ impl Core {
     #[inline(never)]
     fn reach(&mut self, va: u64, size: u64, access: Access) -> Result<(u64, Place), Exit> {
         let mode = self.data_privilege();
-        let Leaf { pa, .. } = self.translate(va, access, mode).map_err(|f| self.fault(f, access, va))?;
+        let Leaf { pa, global, .. } =
+            self.translate(va, access, mode).map_err(|f| self.fault(f, access, va))?;
         if !self.csr.pmp.allows(pa, size, access, mode) {
             return Err(self.fault(Fault::Access, access, va));
         }
@@ -130,11 +143,11 @@ impl Core {
         match place {
             Place::Wait => return Err(Exit::Wait),
             Place::Ram(page) if self.csr.pmp.uniform(pa & PAGE) => {
-                self.mmu.data.fill(va, pa, page, access == Access::Write);
+                self.mmu.data.fill(va, pa, page, global, access == Access::Write);
             }
             // A page that may be written may be read.
             Place::Code(page) if self.csr.pmp.uniform(pa & PAGE) => {
-                self.mmu.data.fill(va, pa, page, false);
+                self.mmu.data.fill(va, pa, page, global, false);
             }
             _ => {}
         }
@@ -354,3 +367,7 @@ impl Core {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "access/tests.rs"]
+mod tests;

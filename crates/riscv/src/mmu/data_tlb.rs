@@ -9,6 +9,7 @@
 //! Direct-mapped, and split by context, so that a change of privilege flushes nothing. All sets lie inside the structure
 //! itself: an emitted access belongs to one context and finds its entry at a constant distance from the core.
 
+use super::marks::Marks;
 use super::tlb::{INVALID, PAGE};
 use crate::host::HostPage;
 
@@ -55,8 +56,8 @@ pub struct DataTlb {
     pas: [[u64; DATA_ENTRIES]; CONTEXTS],
     /// The context of loads and stores at present.
     pub selected: DataContext,
-    /// Which contexts may hold a present tag.
-    filled: [bool; CONTEXTS],
+    /// Which entries may hold a present tag.
+    marks: [Marks<{ DATA_ENTRIES / 64 }>; CONTEXTS],
 }
 
 #[inline(always)]
@@ -72,7 +73,7 @@ impl DataTlb {
             sets: [[nothing; DATA_ENTRIES]; CONTEXTS],
             pas: [[0; DATA_ENTRIES]; CONTEXTS],
             selected: DataContext::Bare,
-            filled: [false; CONTEXTS],
+            marks: [Marks::EMPTY; CONTEXTS],
         }
     }
 
@@ -87,8 +88,8 @@ impl DataTlb {
         self.pas[self.selected as usize][data_index(va)]
     }
 
-    /// Remembers that the page of `va` may be read, or written.
-    pub(crate) fn fill(&mut self, va: u64, pa: u64, page: HostPage, write: bool) {
+    /// Remembers that the page of `va` may be read, or written; `global` if every address space has it there.
+    pub(crate) fn fill(&mut self, va: u64, pa: u64, page: HostPage, global: bool, write: bool) {
         let (n, at) = (self.selected as usize, data_index(va));
         let e = &mut self.sets[n][at];
         let (tag, pa) = (va & PAGE, pa & PAGE);
@@ -97,7 +98,7 @@ impl DataTlb {
         let (read, write) = if write { (old_read, tag) } else { (tag, old_write) };
         *e = DataEntry { read, write, addend: (page.address() as u64).wrapping_sub(tag), page };
         self.pas[n][at] = pa;
-        self.filled[n] = true;
+        self.marks[n].set(at, global);
     }
 
     /// Makes `context` the one that loads and stores use.
@@ -109,25 +110,25 @@ impl DataTlb {
     }
 
     fn clear(&mut self, context: usize) {
-        if std::mem::take(&mut self.filled[context]) {
-            for e in &mut self.sets[context] {
-                (e.read, e.write) = (INVALID, INVALID);
-            }
-        }
+        let set = &mut self.sets[context];
+        self.marks[context].take_all(|i| forget(&mut set[i]));
     }
 
     /// Forgets every right to write.
     pub(crate) fn drop_writes(&mut self) {
-        for (set, _) in self.sets.iter_mut().zip(self.filled).filter(|(_, filled)| *filled) {
-            set.iter_mut().for_each(|e| e.write = INVALID);
+        for (set, marks) in self.sets.iter_mut().zip(&self.marks) {
+            marks.each(|i| set[i].write = INVALID);
         }
     }
 
     /// Forgets the right to write to the guest physical page at `pa`, wherever it is mapped.
     pub(crate) fn drop_writes_to(&mut self, pa: u64) {
-        for n in (0..CONTEXTS).filter(|&n| self.filled[n]) {
-            let places = self.sets[n].iter_mut().zip(&self.pas[n]);
-            places.filter(|(_, at)| **at == pa & PAGE).for_each(|(e, _)| e.write = INVALID);
+        for ((set, pas), marks) in self.sets.iter_mut().zip(&self.pas).zip(&self.marks) {
+            marks.each(|i| {
+                if pas[i] == pa & PAGE {
+                    set[i].write = INVALID;
+                }
+            });
         }
     }
 
@@ -135,10 +136,23 @@ impl DataTlb {
         (0..CONTEXTS).for_each(|n| self.clear(n));
     }
 
+    /// Forgets what is not the same in every address space.
+    pub(super) fn flush_local(&mut self) {
+        for (set, marks) in self.sets.iter_mut().zip(&mut self.marks) {
+            marks.take_local(|i| forget(&mut set[i]));
+        }
+    }
+
     pub(super) fn flush_page(&mut self, va: u64) {
         for set in &mut self.sets {
             let e = &mut set[data_index(va)];
-            (e.read, e.write) = (INVALID, INVALID);
+            if e.read == va & PAGE || e.write == va & PAGE {
+                forget(e);
+            }
         }
     }
+}
+
+fn forget(e: &mut DataEntry) {
+    (e.read, e.write) = (INVALID, INVALID);
 }

@@ -7,6 +7,7 @@
 //!   index means that the entry there is present and leads to what the tier called by that id. Whatever forgets the
 //!   entry or puts another in its place zeroes the id; nobody but the tier writes anything else there.
 
+use super::marks::Marks;
 use super::tlb::{INVALID, PAGE};
 use crate::host::HostPage;
 use crate::trap::Privilege;
@@ -43,8 +44,8 @@ pub struct FetchTlb {
     /// By context, whether a page that is not the same in every address space was given out under its stamp.
     /// A kernel's are, and keep their stamp when the address space changes.
     local: [bool; CONTEXTS],
-    /// By context, whether its set may hold a present entry.
-    filled: [bool; CONTEXTS],
+    /// Which entries may be present.
+    marks: [Marks<{ FETCH_ENTRIES / 64 }>; CONTEXTS],
 }
 
 fn index_of(va: u64) -> usize {
@@ -78,7 +79,7 @@ impl FetchTlb {
             next_stamp: 4,
             pages: [[0; 16]; CONTEXTS],
             local: [false; CONTEXTS],
-            filled: [false; CONTEXTS],
+            marks: [Marks::EMPTY; CONTEXTS],
         }
     }
 
@@ -117,7 +118,7 @@ impl FetchTlb {
         let (n, i) = (self.selected, index_of(va));
         self.ids[n][i] = 0;
         self.sets[n][i] = FetchEntry { tag: va & PAGE, page, pa: pa & PAGE, global };
-        self.filled[n] = true;
+        self.marks[n].set(i, global);
         self.give_out(va, global);
     }
 
@@ -149,10 +150,8 @@ impl FetchTlb {
 
     pub(super) fn flush_all(&mut self) {
         for n in 0..CONTEXTS {
-            if std::mem::take(&mut self.filled[n]) {
-                self.sets[n].iter_mut().for_each(|e| e.tag = INVALID);
-                self.ids[n] = [0; FETCH_ENTRIES];
-            }
+            let (set, ids) = (&mut self.sets[n], &mut self.ids[n]);
+            self.marks[n].take_all(|i| forget(&mut set[i], &mut ids[i]));
             if self.pages[n] != [0; 16] {
                 self.renew(n);
             }
@@ -162,15 +161,8 @@ impl FetchTlb {
     /// Forgets what is not the same in every address space.
     pub(super) fn flush_local(&mut self) {
         for n in 0..CONTEXTS {
-            if !self.filled[n] {
-                continue;
-            }
-            for (e, id) in self.sets[n].iter_mut().zip(&mut self.ids[n]) {
-                if !e.global && e.tag != INVALID {
-                    e.tag = INVALID;
-                    *id = 0;
-                }
-            }
+            let (set, ids) = (&mut self.sets[n], &mut self.ids[n]);
+            self.marks[n].take_local(|i| forget(&mut set[i], &mut ids[i]));
             if self.local[n] {
                 self.renew(n);
             }
@@ -180,10 +172,9 @@ impl FetchTlb {
     pub(super) fn flush_page(&mut self, va: u64) {
         let (word, bit) = page_bit(va);
         for n in 0..CONTEXTS {
-            let e = &mut self.sets[n][index_of(va)];
-            if e.tag == va & PAGE {
-                e.tag = INVALID;
-                self.ids[n][index_of(va)] = 0;
+            let i = index_of(va);
+            if self.sets[n][i].tag == va & PAGE {
+                forget(&mut self.sets[n][i], &mut self.ids[n][i]);
             }
             // Also where it was evicted: it was given out under this stamp.
             if self.pages[n][word] & bit != 0 {
@@ -191,4 +182,8 @@ impl FetchTlb {
             }
         }
     }
+}
+
+fn forget(e: &mut FetchEntry, id: &mut u32) {
+    (e.tag, *id) = (INVALID, 0);
 }

@@ -33,6 +33,8 @@ pub(crate) struct Leaf {
     pub span: u64,
     /// It is the same in every address space (G, at the leaf or above it).
     pub global: bool,
+    /// The entry, as it is now.
+    pub pte: Pte,
 }
 
 /// Why an address cannot be translated.
@@ -71,6 +73,11 @@ pub(crate) fn known_mode(satp: u64) -> bool {
     satp >> 60 == BARE || levels(satp).is_some()
 }
 
+/// Whether a walk that comes to the entry `pte`, whose A is set, lets the access happen and changes nothing.
+pub(super) fn passes(space: &Space, pte: Pte, access: Access) -> bool {
+    permit(space, pte, access).is_ok() && (access != Access::Write || pte.has(Pte::D))
+}
+
 /// Translates `va`, and sets A and D as the access demands.
 pub(crate) fn walk(space: &Space, va: u64, access: Access, mem: &mut impl PteMemory) -> Result<Leaf, Fault> {
     // The bits above the virtual address repeat its highest one.
@@ -104,7 +111,7 @@ pub(crate) fn walk(space: &Space, va: u64, access: Access, mem: &mut impl PteMem
                     continue 'restart;
                 }
             }
-            return Ok(Leaf { pa, span, global }); // step 10
+            return Ok(Leaf { pa, span, global, pte: Pte(pte.0 | marks) }); // step 10
         }
         return Err(Fault::Page); // a pointer at the last level
     }

@@ -77,7 +77,7 @@ fn every_mode_and_every_level_maps() {
                 let got = walk(&space(levels), va, Access::Read, &mut tables(levels, va, depth, leaf));
                 assert_eq!(
                     got,
-                    Ok(Leaf { pa: base | va & (span - 1), span, global: false }),
+                    Ok(Leaf { pa: base | va & (span - 1), span, global: false, pte: Pte(leaf) }),
                     "Sv{} {va:#x} {depth}",
                     12 + 9 * levels
                 );
@@ -184,7 +184,7 @@ fn contiguous_ranges_of_64_kib() {
     let va = 0x7000 + 0xabc;
     let leaf = pte(0x4568_0000, V | R | AD) | 8 << 10 | Pte::N;
     let got = walk(&space(3), va, Access::Read, &mut tables(3, va, 2, leaf));
-    assert_eq!(got, Ok(Leaf { pa: 0x4568_7abc, span: 1 << 16, global: false }));
+    assert_eq!(got, Ok(Leaf { pa: 0x4568_7abc, span: 1 << 16, global: false, pte: Pte(leaf) }));
     let odd = leaf ^ 4 << 10;
     assert_eq!(walk(&space(3), va, Access::Read, &mut tables(3, va, 2, odd)), Err(Fault::Page));
     let above = pte(0x4000_0000, V | R | AD) | 8 << 10 | Pte::N;
