@@ -99,12 +99,14 @@ pub fn run_machine(program: &Path, harts: usize, limit: Duration) -> Result<Run>
         harts: u32::try_from(harts)?,
         memory: 128 << 20,
         cmdline: String::new(),
+        deterministic: false,
         slots: MachineSpec::usual_slots(0, 0),
     };
     let mut printed = tempfile::tempfile()?;
     let firmware = Source { file: File::open(program)?, name: program.display().to_string() };
     let resources = Resources {
         tier: None,
+        pace: false,
         placement: Placement { firmware: Some(firmware), ..Placement::default() },
         console: ConsoleFds { input: File::open("/dev/null")?.into(), output: printed.try_clone()?.into() },
         disks: Vec::new(),

@@ -169,6 +169,9 @@ impl Worker for RtcWorker {
         self.wake.silence();
         self.rtc.lock().unwrap_or_else(|e| e.into_inner()).look()
     }
+    fn in_guest_time(&self) -> bool {
+        true
+    }
     fn name(&self) -> &str {
         "rtc"
     }

@@ -18,6 +18,11 @@ pub trait Worker: Send {
     }
     /// Does all that can be done now, in bounded time. Gives how long to wait at most until the next turn.
     fn turn(&mut self) -> Option<Duration>;
+    /// Whether the times that [`Worker::turn`] gives are of the machine's clock, not of the host's: they are the same but in
+    /// a machine that counts time in instructions.
+    fn in_guest_time(&self) -> bool {
+        false
+    }
     /// Whether a turn may block on the host's storage: such a worker gets a thread of its own.
     fn blocks(&self) -> bool {
         false

@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         harts: arg(3, "1").parse()?,
         memory: arg(4, "512").parse::<u64>()? << 20,
         cmdline: arg(2, "console=ttyS0"),
+        deterministic: false,
         slots: MachineSpec::usual_slots(0, 0),
     };
     let initrd = args.get(1).cloned().map(open).transpose()?;
@@ -25,6 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let resources = Resources {
         tier: None,
+        pace: false,
         placement: Placement { firmware: None, kernel: Some(open(arg(0, "Image"))?), initrd },
         console,
         disks: vec![],

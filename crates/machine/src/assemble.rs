@@ -2,16 +2,18 @@
 //!
 //! Order: RAM; harts on a bus that is still empty; interrupt controllers on the harts; devices on those; the bus,
 //! filled from the board's rows; the files, loaded; the threads. Parts are registered in board order, with those that
-//! are on no board among them: "sbi" and "clock" after the harts, "htif" last.
+//! are on no board among them: "sbi", "clock" and, in a deterministic machine, "schedule" after the harts, "htif" last.
 
 use crate::console::DebugConsole;
+use crate::cpus::{SharedVcpu, system_sink};
+use crate::deterministic::{Counted, NS_PER_INSN, Schedule, SchedulePart, WALL_START};
 use crate::gate::Gate;
-use crate::harts::{ClockPart, Harts, HartsPart};
+use crate::harts::{Harts, HartsPart};
 use crate::loader::{HtifSymbols, LoadError};
 use crate::machine::{Assembled, Machine, NamedPart, Rebuild, TreeMaker, VcpuPart, mailbox};
 use crate::spec::{ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Resources, SlotDevice};
 use crate::tier::{self, Tier, TierError};
-use crate::vcpu_thread::{SharedVcpu, system_sink};
+use crate::timekeeper::{ClockPart, Timekeeper};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock};
 use strata_board::fdt::{self, FdtSpec};
@@ -20,12 +22,12 @@ use strata_devices::aclint::Aclint;
 use strata_devices::goldfish_rtc::{GoldfishRtc, RtcWorker};
 use strata_devices::htif::Htif;
 use strata_devices::plic::Plic;
-use strata_devices::serial::{SerialLink, SerialWorker};
+use strata_devices::serial::{Serial, SerialLink, SerialWorker};
 use strata_devices::syscon::Syscon;
 use strata_devices::uart16550::Uart16550;
 use strata_devices::virtio::{self, Built, Doorbell, EmptySlot, Wiring};
 use strata_devices::{Mmio, Shared, SystemSink, Worker};
-use strata_engine::{Bus, BusFault, Clock, GuestClock, IrqLine, Vcpu, VcpuShared};
+use strata_engine::{Bus, BusFault, Clock, CountedClock, GuestClock, IrqLine, Vcpu, VcpuShared};
 use strata_memory::GuestRam;
 use strata_riscv::{CACHE_BLOCK, HartConfig, MMU_TYPE, isa_extensions_list, isa_string};
 
@@ -87,6 +89,9 @@ impl DebugConsole for UartConsole {
     fn write(&self, bytes: &[u8]) -> usize {
         self.link.send(bytes)
     }
+    fn push(&self, byte: u8) {
+        self.link.push(byte);
+    }
     fn read(&self, limit: usize) -> Vec<u8> {
         let mut uart = self.uart.lock().unwrap_or_else(|e| e.into_inner());
         let mut byte = || (uart.read(LSR, 1) & LSR_READY != 0).then(|| uart.read(RBR, 1) as u8);
@@ -97,7 +102,9 @@ impl DebugConsole for UartConsole {
 /// What grows while devices are added.
 struct Builder {
     ram: GuestRam,
-    clock: Arc<GuestClock>,
+    clock: Arc<dyn Timekeeper>,
+    /// Output leaves between two quanta, or not before the next.
+    deterministic: bool,
     plic: Shared<Plic>,
     bus: strata_board::BusBuilder,
     parts: Vec<NamedPart>,
@@ -118,6 +125,11 @@ impl Builder {
         }
     }
 
+    fn add_serial<D: Serial + Send + 'static>(&mut self, worker: SerialWorker<D>) {
+        let worker = if self.deterministic { worker.without_gathering() } else { worker };
+        self.workers.push(Box::new(worker));
+    }
+
     fn add_virtio<D: virtio::Device>(&mut self, slot: u64, built: Built<D>) {
         self.add(PartId::VirtioMmio, slot, built.device);
         self.workers.push(built.worker);
@@ -131,9 +143,17 @@ impl Builder {
 /// Anything wrong with the description, the files or what the host gives.
 pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildError> {
     check(spec, &resources)?;
-    let Resources { tier, placement, console, disks, nics, entropy, boot_entropy } = resources;
+    let Resources { tier, pace, placement, console, disks, nics, entropy, boot_entropy } = resources;
     let ram = GuestRam::single(RiscvVirt::ram_base(), spec.memory)?;
-    let clock = Arc::new(GuestClock::stopped_at(0));
+    let counted = spec.deterministic.then(|| Counted {
+        clock: Arc::new(CountedClock::new(NS_PER_INSN, WALL_START)),
+        schedule: Arc::new(Schedule::new(spec.harts)),
+        pace,
+    });
+    let clock: Arc<dyn Timekeeper> = match &counted {
+        Some(c) => c.clock.clone(),
+        None => Arc::new(GuestClock::stopped_at(0)),
+    };
     let bus = Arc::new(LateBus::default());
     let (driver, inbox) = mailbox();
     let gate = Gate::new(driver.clone());
@@ -154,13 +174,25 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
 
     let plic = Arc::new(Mutex::new(Plic::new(shared.clone())));
     let bus_builder = MmioBus::builder();
-    let mut b =
-        Builder { ram, clock, plic, bus: bus_builder, parts: vec![], workers: vec![], doorbells: vec![] };
+    let mut b = Builder {
+        ram,
+        clock,
+        deterministic: spec.deterministic,
+        plic,
+        bus: bus_builder,
+        parts: vec![],
+        workers: vec![],
+        doorbells: vec![],
+    };
     for (i, v) in vcpus.iter().enumerate() {
         b.parts.push(NamedPart { name: format!("hart{i}"), part: Arc::new(Mutex::new(VcpuPart(v.clone()))) });
     }
     b.parts.push(NamedPart { name: "sbi".into(), part: Arc::new(Mutex::new(HartsPart(harts.clone()))) });
     b.parts.push(NamedPart { name: "clock".into(), part: Arc::new(Mutex::new(ClockPart(b.clock.clone()))) });
+    if let Some(c) = &counted {
+        let part = Arc::new(Mutex::new(SchedulePart(c.schedule.clone())));
+        b.parts.push(NamedPart { name: "schedule".into(), part });
+    }
     let htif = placement.firmware.as_ref().map(|f| f.htif()).transpose()?.flatten();
     // A program with HTIF has its console there; the UART then only prints.
     let ConsoleFds { input, output } = console;
@@ -192,6 +224,7 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
         shared,
         workers: b.workers,
         clock: b.clock,
+        counted,
         console: debug,
         doorbells: b.doorbells,
         gate,
@@ -244,7 +277,7 @@ fn add_platform(
     (input, output): (Option<OwnedFd>, OwnedFd),
     sink: &SystemSink,
 ) -> Result<Arc<dyn DebugConsole>, BuildError> {
-    let clock = b.clock.clone() as Arc<dyn Clock>;
+    let clock: Arc<dyn Clock> = b.clock.clone();
     b.add(PartId::Syscon, 0, Arc::new(Mutex::new(Syscon::new(sink.clone()))));
     let rtc = GoldfishRtc::new(clock.clone(), b.line(PartId::Rtc, 0)).map_err(BuildError::Device)?;
     let rtc = Arc::new(Mutex::new(rtc));
@@ -256,7 +289,7 @@ fn add_platform(
     let link = SerialLink::new().map_err(BuildError::Device)?;
     let uart = Arc::new(Mutex::new(Uart16550::new(b.line(PartId::Uart0, 0), link.clone())));
     let worker = SerialWorker::new("uart0", uart.clone(), link.clone(), input, Some(output));
-    b.workers.push(Box::new(worker.map_err(BuildError::Device)?));
+    b.add_serial(worker.map_err(BuildError::Device)?);
     b.add(PartId::Uart0, 0, uart.clone());
     Ok(Arc::new(UartConsole { link, uart }))
 }
@@ -271,7 +304,7 @@ fn add_htif(
     let link = SerialLink::new().map_err(BuildError::Device)?;
     let device = Arc::new(Mutex::new(Htif::new(b.ram.clone(), link.clone(), sink.clone())));
     let worker = SerialWorker::new("htif", device.clone(), link, Some(input), Some(output));
-    b.workers.push(Box::new(worker.map_err(BuildError::Device)?));
+    b.add_serial(worker.map_err(BuildError::Device)?);
     b.parts.push(NamedPart { name: "htif".into(), part: device.clone() });
     for place in RiscvVirt::htif(symbols.tohost, Some(symbols.fromhost)) {
         b.ram.trap(place.base)?;

@@ -8,9 +8,10 @@ use crate::gate::{Gate, Want};
 use crate::io_thread::Waker;
 use crate::lifecycle::{Action, Event, Exit, Phase, Refused, step};
 use crate::machine::Rebuild;
+use crate::timekeeper::Timekeeper;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use strata_engine::{GuestClock, VcpuShared};
+use strata_engine::VcpuShared;
 
 /// What the driver is told.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ pub(crate) struct Driver {
     pub(crate) gate: Arc<Gate>,
     pub(crate) vcpus: Vec<Arc<VcpuShared>>,
     pub(crate) wakers: Vec<Waker>,
-    pub(crate) clock: Arc<GuestClock>,
+    pub(crate) clock: Arc<dyn Timekeeper>,
     pub(crate) published: Arc<Published>,
     pub(crate) rebuild: Rebuild,
 }

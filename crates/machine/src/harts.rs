@@ -1,9 +1,8 @@
-//! Which harts are started: the state of SBI's hart state management, and of stuck harts. And the machine's time, the
-//! other part that is no device.
+//! Which harts are started: the state of SBI's hart state management, and of stuck harts.
 
 use crate::sbi::HartStatus;
 use std::sync::{Mutex, MutexGuard};
-use strata_engine::{Clock, Entry, GuestClock};
+use strata_engine::Entry;
 use strata_state::{StateError, Stateful};
 
 strata_state::state! {
@@ -98,31 +97,6 @@ impl Harts {
 
 fn none_alive(slots: &[Slot]) -> bool {
     slots.iter().all(|s| s.stuck || s.status == HartStatus::Stopped)
-}
-
-strata_state::state! {
-    /// The machine's time.
-    pub struct ClockState("clock", 1) {
-        /// Nanoseconds since power-on.
-        1 now: u64,
-    }
-}
-
-/// The clock as a part of the machine. It is saved, loaded and reset only while it stands still.
-pub(crate) struct ClockPart(pub(crate) std::sync::Arc<GuestClock>);
-
-impl Stateful for ClockPart {
-    type State = ClockState;
-    fn state(&self) -> ClockState {
-        ClockState { now: self.0.now() }
-    }
-    fn reset_state(&self) -> ClockState {
-        ClockState { now: 0 }
-    }
-    fn set_state(&mut self, state: ClockState) {
-        self.0.set(state.now);
-    }
-    fn settle(&mut self) {}
 }
 
 /// [`Harts`] as a part of the machine.

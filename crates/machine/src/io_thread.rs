@@ -28,6 +28,11 @@ impl Waker {
         let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
     }
 
+    /// Waits until it rings, or for `at_most`.
+    pub(crate) fn wait(&self, at_most: Option<Duration>) {
+        wait(self, &[], at_most);
+    }
+
     fn drain(&self) {
         let _ = rustix::io::read(&*self.0, &mut [0u8; 8]);
     }
@@ -49,10 +54,10 @@ pub(crate) fn run(member: &Member, waker: &Waker, workers: Vec<Box<dyn Worker>>)
     let mut was_parked = true;
     loop {
         match member.ask() {
-            Want::Exit => return drain(waker, &mut served),
+            Want::Exit => return drain(waker, served.into_iter().map(|s| s.worker).collect()),
             Want::Park => {
                 was_parked = true;
-                wait(waker, &[], None);
+                waker.wait(None);
                 continue;
             }
             Want::Run => {}
@@ -62,7 +67,8 @@ pub(crate) fn run(member: &Member, waker: &Waker, workers: Vec<Box<dyn Worker>>)
             // Whatever came while parked (guest notifications after a load, host input) is looked at once.
             served.iter_mut().for_each(|m| m.due = Some(now));
         }
-        let ready = wait_for_any(waker, &served, now);
+        let due = served.iter().filter_map(|m| m.due).min().map(|d| d.saturating_duration_since(now));
+        let ready = wait_for_any(waker, served.iter().map(|m| &*m.worker), due);
         if member.gate().want() != Want::Run {
             continue;
         }
@@ -77,39 +83,41 @@ pub(crate) fn run(member: &Member, waker: &Waker, workers: Vec<Box<dyn Worker>>)
 }
 
 /// Lets workers hand over what the guest gave them last, within [`DRAIN`].
-fn drain(waker: &Waker, left: &mut Vec<Served>) {
+pub(crate) fn drain(waker: &Waker, mut left: Vec<Box<dyn Worker>>) {
     let end = Instant::now() + DRAIN;
-    left.retain(|m| !m.worker.drained());
+    left.retain(|w| !w.drained());
     while !left.is_empty() && Instant::now() < end {
-        left.retain_mut(|m| {
-            m.worker.turn();
-            !m.worker.drained()
+        left.retain_mut(|w| {
+            w.turn();
+            !w.drained()
         });
-        let now = Instant::now();
-        left.iter_mut().for_each(|m| m.due = now.checked_add(DRAIN_STEP));
         if !left.is_empty() {
-            wait_for_any(waker, left, now);
+            wait_for_any(waker, left.iter().map(|w| &**w), Some(DRAIN_STEP));
         }
     }
 }
 
-/// Waits until a worker has something to do, the next is due, or the waker rings. Gives which are ready.
-fn wait_for_any(waker: &Waker, members: &[Served], now: Instant) -> Vec<bool> {
+/// Waits until a worker has something to do, for `at_most`, or until the waker rings. Gives which are ready.
+pub(crate) fn wait_for_any<'a>(
+    waker: &Waker,
+    workers: impl Iterator<Item = &'a dyn Worker>,
+    at_most: Option<Duration>,
+) -> Vec<bool> {
     let mut owner = Vec::new();
     let mut fds = Vec::new();
-    for (i, m) in members.iter().enumerate() {
-        for fd in m.worker.wait_for() {
+    let mut ready = Vec::new();
+    for (i, w) in workers.enumerate() {
+        ready.push(false);
+        for fd in w.wait_for() {
             owner.push(i);
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
         }
-        for fd in m.worker.wait_to_write() {
+        for fd in w.wait_to_write() {
             owner.push(i);
             fds.push(PollFd::from_borrowed_fd(fd, PollFlags::OUT));
         }
     }
-    let due = members.iter().filter_map(|m| m.due).min().map(|d| d.saturating_duration_since(now));
-    let hits = wait(waker, &fds, due);
-    let mut ready = vec![false; members.len()];
+    let hits = wait(waker, &fds, at_most);
     for (hit, i) in hits.iter().zip(owner) {
         ready[i] |= hit;
     }

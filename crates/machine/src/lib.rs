@@ -5,6 +5,7 @@
 //!     driver thread   owns the phase; lifecycle::step decides, the driver carries out
 //!     vcpu threads    run a hart each, answer its SBI calls (sbi), stop at the gate
 //!     io threads      give device workers their turns, stop at the gate
+//!     or one thread   that does both in a fixed order, in a deterministic machine (deterministic/)
 //! ```
 //! Everyone else sends requests and watches the published phase. **Pause is a barrier**: once it is published, no
 //! guest-visible state changes until someone unpauses.
@@ -14,7 +15,10 @@
 
 mod assemble;
 mod console;
+mod cpus;
+mod deterministic;
 mod driver;
+mod firmware;
 #[doc(hidden)]
 pub mod fuzz;
 mod gate;
@@ -26,9 +30,11 @@ mod machine;
 pub mod sbi;
 mod spec;
 mod tier;
+mod timekeeper;
 mod vcpu_thread;
 
 pub use assemble::{BuildError, build};
+pub use deterministic::PauseAtError;
 pub use lifecycle::{Exit, Phase, Refused};
 pub use machine::{Machine, NamedPart};
 pub use spec::{ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Nic, Resources, SlotDevice};

@@ -1,19 +1,22 @@
 //! A machine that is built, and the handle by which others drive it.
 
+use crate::cpus::{Cpus, SharedVcpu};
+use crate::deterministic::{Counted, Deterministic, PauseAtError, Schedule};
 use crate::driver::{Driver, Message, Published};
 use crate::gate::{Gate, Want};
 use crate::harts::Harts;
 use crate::io_thread::{self, Waker};
 use crate::lifecycle::{Event, Exit, Phase, Refused};
 use crate::loader::{Loaded, Placement, load};
-use crate::vcpu_thread::{self, Cpus, SharedVcpu};
+use crate::timekeeper::Timekeeper;
+use crate::vcpu_thread;
 use crate::{BuildError, Tier};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use strata_devices::virtio::Doorbell;
 use strata_devices::{SystemSink, Worker};
-use strata_engine::{Entropy, GuestClock, VcpuShared};
+use strata_engine::{Entropy, VcpuShared};
 use strata_memory::GuestRam;
 use strata_state::{Part, Schema, StateError};
 
@@ -74,7 +77,8 @@ pub(crate) struct Assembled {
     pub(crate) note: Option<String>,
     pub(crate) shared: Vec<Arc<VcpuShared>>,
     pub(crate) workers: Vec<Box<dyn Worker>>,
-    pub(crate) clock: Arc<GuestClock>,
+    pub(crate) clock: Arc<dyn Timekeeper>,
+    pub(crate) counted: Option<Counted>,
     pub(crate) console: Arc<dyn crate::console::DebugConsole>,
     pub(crate) doorbells: Vec<Doorbell>,
     pub(crate) gate: Arc<Gate>,
@@ -94,13 +98,14 @@ pub struct Machine {
     vcpus: Vec<SharedVcpu>,
     shared: Vec<Arc<VcpuShared>>,
     doorbells: Vec<Doorbell>,
+    schedule: Option<Arc<Schedule>>,
     tier: Tier,
     note: Option<String>,
     threads: Vec<JoinHandle<()>>,
     #[cfg(test)]
     pub(crate) bus: Arc<dyn strata_engine::Bus>,
     #[cfg(test)]
-    pub(crate) clock: Arc<GuestClock>,
+    pub(crate) clock: Arc<dyn Timekeeper>,
 }
 
 /// The channel by which devices reach the driver before the machine exists.
@@ -113,6 +118,7 @@ impl Machine {
         let gate = a.gate.clone();
         let cpus = Arc::new(Cpus {
             shared: a.shared.clone(),
+            one_thread: a.counted.is_some().then(|| a.rebuild.vcpus.clone()),
             harts: a.rebuild.harts.clone(),
             gate: gate.clone(),
             system: a.system,
@@ -121,17 +127,10 @@ impl Machine {
         });
         let mut threads =
             Threads { gate: gate.clone(), vcpus: a.shared.clone(), wakers: vec![], running: vec![] };
-        for (hart, vcpu) in a.rebuild.vcpus.iter().cloned().enumerate() {
-            let (cpus, member) = (cpus.clone(), gate.join());
-            threads.spawn(format!("vcpu{hart}"), move || vcpu_thread::run(&cpus, &member, hart, &vcpu))?;
-        }
-        let (blocking, quick): (Vec<_>, Vec<_>) = a.workers.into_iter().partition(|w| w.blocks());
-        for workers in blocking.into_iter().map(|w| vec![w]).chain([quick]) {
-            let waker = Waker::new().map_err(|e| BuildError::Device(e.into()))?;
-            threads.wakers.push(waker.clone());
-            let name = workers.first().filter(|w| w.blocks()).map_or("io", |w| w.name()).to_owned();
-            let member = gate.join();
-            threads.spawn(name, move || io_thread::run(&member, &waker, workers))?;
+        let schedule = a.counted.as_ref().map(|c| c.schedule.clone());
+        match a.counted {
+            Some(counted) => threads.one(counted, cpus, &a.rebuild.vcpus, a.workers)?,
+            None => threads.many(&cpus, &a.rebuild.vcpus, a.workers)?,
         }
         let published = Arc::new(Published::new());
         let (parts, ram, vcpus) = (a.rebuild.parts.clone(), a.rebuild.ram.clone(), a.rebuild.vcpus.clone());
@@ -156,6 +155,7 @@ impl Machine {
             vcpus,
             shared: a.shared,
             doorbells: a.doorbells,
+            schedule,
             tier: a.tier,
             note: a.note,
             threads: std::mem::take(&mut threads.running),
@@ -253,6 +253,31 @@ impl Machine {
         self.vcpus.iter().zip(&self.shared).map(|(v, s)| exact(v).unwrap_or(s.retired())).sum()
     }
 
+    /// In a deterministic machine: instructions retired by all vCPUs since power-on, exact while nothing runs. They name
+    /// every moment of its run.
+    pub fn count(&self) -> Option<u64> {
+        self.schedule.as_ref().map(|s| s.count())
+    }
+
+    /// Asks a deterministic machine, which is not running now, to pause when its [`count`](Machine::count) is `at`. The
+    /// request is forgotten when that has happened, and at a reset or a load.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn pause_at(&self, at: u64) -> Result<(), PauseAtError> {
+        let _still = self.published.hold();
+        let schedule = self.schedule.as_ref().ok_or(PauseAtError::NotDeterministic)?;
+        if !self.quiet() {
+            return Err(PauseAtError::Runs(self.phase().name()));
+        }
+        schedule.pause_at(at)
+    }
+
+    /// Waits until it is paused, by whoever asked for that, or has ended.
+    pub fn wait_pause(&self) -> Phase {
+        self.published.wait(|p| matches!(p, Phase::Paused | Phase::Ended(_)))
+    }
+
     /// To be called after pages of guest memory that were absent have come: whatever waits for them tries again.
     pub fn pages_arrived(&self) {
         self.doorbells.iter().for_each(Doorbell::ring);
@@ -337,6 +362,46 @@ impl Threads {
         let t = std::thread::Builder::new().name(name).spawn(body).map_err(BuildError::Thread)?;
         self.running.push(t);
         Ok(())
+    }
+
+    fn waker(&mut self) -> Result<Waker, BuildError> {
+        let waker = Waker::new().map_err(|e| BuildError::Device(e.into()))?;
+        self.wakers.push(waker.clone());
+        Ok(waker)
+    }
+
+    /// A thread for each vCPU, one for each worker that may block, and one for all the others.
+    fn many(
+        &mut self,
+        cpus: &Arc<Cpus>,
+        vcpus: &[SharedVcpu],
+        workers: Vec<Box<dyn Worker>>,
+    ) -> Result<(), BuildError> {
+        for (hart, vcpu) in vcpus.iter().cloned().enumerate() {
+            let (cpus, member) = (cpus.clone(), self.gate.join());
+            self.spawn(format!("vcpu{hart}"), move || vcpu_thread::run(&cpus, &member, hart, &vcpu))?;
+        }
+        let (blocking, quick): (Vec<_>, Vec<_>) = workers.into_iter().partition(|w| w.blocks());
+        for workers in blocking.into_iter().map(|w| vec![w]).chain([quick]) {
+            let waker = self.waker()?;
+            let name = workers.first().filter(|w| w.blocks()).map_or("io", |w| w.name()).to_owned();
+            let member = self.gate.join();
+            self.spawn(name, move || io_thread::run(&member, &waker, workers))?;
+        }
+        Ok(())
+    }
+
+    /// One thread for everything.
+    fn one(
+        &mut self,
+        counted: Counted,
+        cpus: Arc<Cpus>,
+        vcpus: &[SharedVcpu],
+        workers: Vec<Box<dyn Worker>>,
+    ) -> Result<(), BuildError> {
+        let (waker, member) = (self.waker()?, self.gate.join());
+        let all = Deterministic::new(counted, cpus, vcpus.to_vec(), workers);
+        self.spawn("machine".into(), move || all.run(&member, &waker))
     }
 }
 

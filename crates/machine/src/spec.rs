@@ -37,6 +37,9 @@ pub struct MachineSpec {
     pub memory: u64,
     /// Kernel command line.
     pub cmdline: String,
+    /// Whether its runs repeat: one host thread runs everything of it in a fixed order, and time comes from the
+    /// instructions that its harts have retired.
+    pub deterministic: bool,
     /// Which device is in which virtio slot. Recorded, so that a device keeps its address whatever else changes.
     pub slots: Vec<(u32, SlotDevice)>,
 }
@@ -71,6 +74,9 @@ pub struct ConsoleFds {
 pub struct Resources {
     /// How to run the harts; none is [`Tier::best`], or what of it the host allows.
     pub tier: Option<Tier>,
+    /// In a deterministic machine: whether time in which all harts wait passes as fast as the host's, for a person or a
+    /// peer to keep up with, and not at once.
+    pub pace: bool,
     /// What to load into RAM.
     pub placement: Placement,
     /// Console.

@@ -4,3 +4,4 @@ pub(crate) mod guest;
 mod parts;
 mod pausing;
 mod programs;
+mod repeats;

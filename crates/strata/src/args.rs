@@ -117,6 +117,19 @@ pub struct RunArgs {
     /// Keep the machine as an instance of this name
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Make its runs repeat: all processors take turns on one thread, and time comes from the instructions they execute
+    #[arg(
+        long,
+        long_help = "Make its runs repeat: all processors take turns on one thread, and time comes from the \
+                     instructions that they have executed, beginning at the same date each time. The same image, \
+                     options and seed give the same run, instruction by instruction. What comes from outside and when \
+                     is not repeated: keys typed, answers of the network (use --net none), and a disk that fails or \
+                     that another run has written to. It is slower, and processors do not run at the same time."
+    )]
+    pub deterministic: bool,
+    /// Seed of all randomness in a deterministic run
+    #[arg(long, value_name = "N", requires = "deterministic", default_value_t = 0)]
+    pub seed: u64,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub machine: MachineArgs,

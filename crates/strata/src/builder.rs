@@ -81,11 +81,13 @@ fn start(job: &GuestJob) -> Result<(Machine, OwnedFd), Fault> {
         harts: 1,
         memory: job.memory,
         cmdline: job.cmdline.clone(),
+        deterministic: false,
         slots: MachineSpec::usual_slots(disks.len(), 0),
     };
     let (output, writes) = rustix::pipe::pipe()?;
     let resources = Resources {
         tier: None,
+        pace: false,
         placement: Placement {
             firmware: None,
             kernel: Some(open(&job.kernel)?),

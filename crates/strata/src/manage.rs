@@ -54,7 +54,11 @@ fn running(s: Status) -> Row {
         image: s.image.unwrap_or_else(|| "-".into()),
         cpus: s.cpus,
         memory: s.memory,
-        engine: if s.tier.is_empty() { "-".into() } else { s.tier },
+        engine: match (s.tier, s.deterministic) {
+            (tier, _) if tier.is_empty() => "-".into(),
+            (tier, Some(_)) => format!("{tier}, deterministic"),
+            (tier, None) => tier,
+        },
     }
 }
 
@@ -81,7 +85,8 @@ fn duration(seconds: u64) -> String {
 fn table(rows: &[Row], verbose: bool) -> String {
     let width = |f: fn(&Row) -> usize, least: usize| rows.iter().map(f).max().unwrap_or(0).max(least);
     let (n, i) = (width(|r| r.name.len(), 4), width(|r| r.image.len(), 5));
-    let more = |engine: &str| if verbose { format!("  {engine:11}") } else { String::new() };
+    let e = width(|r| r.engine.len(), 11);
+    let more = |engine: &str| if verbose { format!("  {engine:e$}") } else { String::new() };
     let mut out = format!(
         "{:n$}  {:8}  {:i$}  {:>4}  {:>8}{}  UP\n",
         "NAME",

@@ -133,6 +133,7 @@ fn assemble(
         disk_size: None,
         cpus: args.machine.cpus,
         memory: args.machine.memory,
+        deterministic: args.deterministic.then_some(args.seed),
         tier: args.machine.tier,
         cmdline,
         firmware: files.firmware,

@@ -9,7 +9,7 @@ use crate::control::{Assembled, MachineControl};
 use crate::convert::paragraph;
 use crate::exit::{Error, Kind, Outcome, Result};
 use crate::name::random;
-use crate::spec::{DiskSpec, NetSpec, VmmSpec};
+use crate::spec::{ConsoleSpec, DiskSpec, NetSpec, VmmSpec};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
 use std::fs::File;
@@ -17,7 +17,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use strata_block::{Chain, Disk, OpenDisk, OpenOptions};
-use strata_engine::Entropy;
+use strata_engine::{Entropy, SeededEntropy};
 use strata_machine::loader::{LoadError, Placement, Source};
 use strata_machine::{BuildError, ConsoleFds, Exit, Machine, MachineSpec, Nic, Refused, Resources};
 use strata_net::{Forward, NetBackend, UserConfig, UserNet, bind_forward, open_tap};
@@ -40,24 +40,29 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
             disk: Arc::new(Mutex::new(disk)),
         });
     }
-    let nics: Vec<Nic> =
-        backend(&spec.net)?.into_iter().map(|backend| Nic { backend, mac: spec.mac }).collect();
+    let nics: Vec<Nic> = backend(&spec.net, spec.deterministic)?
+        .into_iter()
+        .map(|backend| Nic { backend, mac: spec.mac })
+        .collect();
     let (ours, theirs) = stream_pair()?;
     let input = fcntl_dupfd_cloexec(&theirs, 3).map_err(|e| Error::io("set up the console", e))?;
     let machine_spec = MachineSpec {
         harts: spec.cpus,
         memory: spec.memory,
         cmdline: spec.cmdline.clone(),
+        deterministic: spec.deterministic.is_some(),
         slots: MachineSpec::usual_slots(disks.len(), nics.len()),
     };
     let resources = Resources {
         tier: spec.tier.map(Into::into),
+        // Somebody may be there to keep up with; a file has time.
+        pace: !matches!(spec.console, ConsoleSpec::File { .. }),
         placement,
         console: ConsoleFds { input, output: theirs },
         disks: disks.iter().map(|d| Box::new(d.clone()) as Box<dyn Disk>).collect(),
         nics,
-        entropy: Box::new(HostEntropy),
-        boot_entropy: Box::new(HostEntropy),
+        entropy: entropy(spec.deterministic, 0),
+        boot_entropy: entropy(spec.deterministic, 1),
     };
     let machine = strata_machine::build(&machine_spec, resources)?;
     notes.extend(machine.note().map(paragraph));
@@ -106,7 +111,7 @@ fn open_disk(d: &DiskSpec, instance: &str) -> Result<OpenDisk> {
     Ok(strata_block::open::open(options)?)
 }
 
-fn backend(net: &NetSpec) -> Result<Option<Box<dyn NetBackend>>> {
+fn backend(net: &NetSpec, seed: Option<u64>) -> Result<Option<Box<dyn NetBackend>>> {
     match net {
         NetSpec::None => Ok(None),
         NetSpec::Tap { name } => Ok(Some(Box::new(open_tap(name)?))),
@@ -117,10 +122,27 @@ fn backend(net: &NetSpec) -> Result<Option<Box<dyn NetBackend>>> {
                     text.parse().map_err(|e| Error::new(Kind::Config, paragraph(&format!("{e}"))))?;
                 open.push(bind_forward(forward)?);
             }
-            let seed = u64::from_le_bytes(random::<8>()?);
+            let seed = match seed {
+                Some(seed) => seed,
+                None => u64::from_le_bytes(random::<8>()?),
+            };
             let config = UserConfig { forwards: open, seed, ..UserConfig::default() };
             Ok(Some(Box::new(UserNet::new(config)?)))
         }
+    }
+}
+
+/// Stream number `n` of randomness: the host's, or what `seed` gives.
+fn entropy(seed: Option<u64>, n: u64) -> Box<dyn Entropy> {
+    match seed {
+        Some(seed) => {
+            // The streams begin where the seeded generator itself leads, far from each other.
+            let mut start = [0; 8];
+            let mut streams = SeededEntropy(seed);
+            (0..=n).for_each(|_| streams.fill(&mut start));
+            Box::new(SeededEntropy(u64::from_le_bytes(start)))
+        }
+        None => Box::new(HostEntropy),
     }
 }
 

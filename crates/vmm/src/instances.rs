@@ -304,6 +304,7 @@ impl Instance {
             image: r.image,
             cpus: r.cpus,
             memory: r.memory,
+            deterministic: r.deterministic,
             tier: r.tier,
             cmdline: r.cmdline,
             firmware: r.firmware,

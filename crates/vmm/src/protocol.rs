@@ -161,6 +161,9 @@ pub struct Status {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory: u64,
+    /// The seed, if its run repeats.
+    #[serde(default)]
+    pub deterministic: Option<u64>,
     /// How its guest code is run: "interpreter" or "translator"; empty from a machine that does not say.
     #[serde(default)]
     pub tier: String,

@@ -146,6 +146,9 @@ pub struct VmmSpec {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory: u64,
+    /// For runs that repeat: the seed of all randomness. Absent, the machine runs freely.
+    #[serde(default)]
+    pub deterministic: Option<u64>,
     /// How to run it; the best that build and host have where absent.
     #[serde(default)]
     pub tier: Option<Tier>,
@@ -192,6 +195,7 @@ impl VmmSpec {
             image: None,
             cpus: 1,
             memory: 512 << 20,
+            deterministic: None,
             tier: None,
             cmdline: String::new(),
             firmware: None,

@@ -113,6 +113,7 @@ fn new(dir: &Path, name: Option<&str>) -> NewInstance {
         image: Some("tiny".into()),
         base: Some((disk, DiskFormat::Raw)),
         disk_size: Some(8 << 20),
+        deterministic: None,
         tier: None,
         cpus: 2,
         memory: 32 << 20,

@@ -59,6 +59,18 @@ impl SerialLink {
         n
     }
 
+    /// Takes a byte even beyond the limit: for whoever cannot wait, and cannot send many.
+    pub fn push(&self, byte: u8) {
+        let mut out = self.output();
+        if out.closed {
+            return;
+        }
+        out.bytes.push_back(byte);
+        if !std::mem::replace(&mut out.rung, true) {
+            self.wake.ring();
+        }
+    }
+
     /// The device has room for input (again). Cheap when nobody waits for it.
     pub fn has_room(&self) {
         if self.starved.load(SeqCst) && self.starved.swap(false, SeqCst) {

@@ -106,6 +106,27 @@ fn a_peer_that_does_not_read_loses_nothing() {
 }
 
 #[test]
+fn without_gathering_a_turn_leaves_nothing_and_a_push_finds_room() {
+    let (mut b, mut peer) = over_socket();
+    b.worker = b.worker.without_gathering();
+    for n in 0..20u8 {
+        b.write(0, n);
+        b.worker.turn();
+        assert!(b.worker.drained(), "{n}");
+    }
+    assert_eq!(b.link.send(&vec![20; OUTPUT_LIMIT + 1]), OUTPUT_LIMIT);
+    b.link.push(21);
+    let reader = std::thread::spawn(move || {
+        let mut got = vec![0; 20 + OUTPUT_LIMIT + 1];
+        peer.read_exact(&mut got).unwrap();
+        got
+    });
+    b.run_until(|b| b.worker.drained());
+    let got = reader.join().unwrap();
+    assert_eq!((got[..20].to_vec(), got.last()), ((0..20).collect(), Some(&21)));
+}
+
+#[test]
 fn a_closed_peer_stops_nothing() {
     let (mut b, peer) = over_socket();
     drop(peer);

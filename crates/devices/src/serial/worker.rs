@@ -50,6 +50,7 @@ pub struct SerialWorker<D> {
     /// The peer takes no more at the moment.
     blocked: bool,
     written: Option<Instant>,
+    gather: Duration,
 }
 
 impl<D: Serial> SerialWorker<D> {
@@ -71,11 +72,19 @@ impl<D: Serial> SerialWorker<D> {
         let input = input.map(End::new).transpose()?;
         let output = output.map(End::new).transpose()?;
         let (name, left) = (name.into(), Vec::new());
-        let mut w = SerialWorker { name, device, link, input, output, left, blocked: false, written: None };
+        let (blocked, written, gather) = (false, None, GATHER);
+        let mut w = SerialWorker { name, device, link, input, output, left, blocked, written, gather };
         if w.output.is_none() {
             w.hang_up();
         }
         Ok(w)
+    }
+
+    /// The same worker, which writes at once: a turn leaves nothing behind that the peer would take.
+    #[must_use]
+    pub fn without_gathering(mut self) -> SerialWorker<D> {
+        self.gather = Duration::ZERO;
+        self
     }
 
     /// A worker over one two-way stream (a socket, a terminal).
@@ -123,7 +132,8 @@ impl<D: Serial> SerialWorker<D> {
             if waiting == 0 {
                 return None;
             }
-            if let Some(early) = self.written.and_then(|at| GATHER.checked_sub(at.elapsed()))
+            if let Some(early) =
+                self.written.and_then(|at| self.gather.checked_sub(at.elapsed())).filter(|d| !d.is_zero())
                 && waiting < CHUNK
             {
                 return Some(early);

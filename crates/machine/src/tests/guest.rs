@@ -199,15 +199,21 @@ impl Console {
 
 pub fn spec(harts: u32) -> MachineSpec {
     let slots = vec![(0, SlotDevice::Disk(0)), (6, SlotDevice::Net(0)), (7, SlotDevice::Rng)];
-    MachineSpec { harts, memory: 16 << 20, cmdline: String::new(), slots }
+    MachineSpec { harts, memory: 16 << 20, cmdline: String::new(), deterministic: false, slots }
 }
 
 /// A machine of `harts` with a device of every kind.
 pub fn machine_with(harts: u32, placement: Placement) -> (Machine, Console) {
+    machine_of(&spec(harts), placement)
+}
+
+/// The same, of any kind.
+pub fn machine_of(spec: &MachineSpec, placement: Placement) -> (Machine, Console) {
     let (ours, console) = Console::pair();
     let net = UserNet::new(UserConfig { isolated: true, ..UserConfig::default() }).unwrap();
     let resources = Resources {
         tier: None,
+        pace: false,
         placement,
         console,
         disks: vec![Box::new(strata_block::MemDisk::new(1 << 20))],
@@ -215,7 +221,7 @@ pub fn machine_with(harts: u32, placement: Placement) -> (Machine, Console) {
         entropy: Box::new(SeededEntropy(1)),
         boot_entropy: Box::new(SeededEntropy(2)),
     };
-    (crate::build(&spec(harts), resources).unwrap(), ours)
+    (crate::build(spec, resources).unwrap(), ours)
 }
 
 /// A machine that boots `image` as its kernel.

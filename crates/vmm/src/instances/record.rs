@@ -29,6 +29,9 @@ pub struct InstanceRecord {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory: u64,
+    /// For runs that repeat: the seed of all randomness. Absent, the machine runs freely.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deterministic: Option<u64>,
     /// How to run it; the best there is where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<Tier>,
@@ -73,6 +76,8 @@ pub struct NewInstance {
     pub cpus: u32,
     /// Memory in bytes.
     pub memory: u64,
+    /// For runs that repeat: the seed of all randomness.
+    pub deterministic: Option<u64>,
     /// How to run it; the best there is where absent.
     pub tier: Option<Tier>,
     /// Kernel command line.
@@ -96,7 +101,11 @@ impl InstanceRecord {
         let files = [&mut new.firmware, &mut new.kernel, &mut new.initrd];
         files.into_iter().flatten().chain(base).try_for_each(make_absolute)?;
         new.disks.iter_mut().try_for_each(DiskSpec::make_absolute)?;
-        let salt = u64::from_le_bytes(name::random::<8>()?);
+        // Whatever it is called, a run that repeats sees the same card.
+        let (salted, salt) = match new.deterministic {
+            Some(seed) => ("deterministic", seed),
+            None => (name, u64::from_le_bytes(name::random::<8>()?)),
+        };
         Ok(InstanceRecord {
             schema: SCHEMA,
             name: name.to_owned(),
@@ -105,6 +114,7 @@ impl InstanceRecord {
             image: new.image,
             cpus: new.cpus,
             memory: new.memory,
+            deterministic: new.deterministic,
             tier: new.tier,
             cmdline: new.cmdline,
             firmware: new.firmware,
@@ -113,7 +123,7 @@ impl InstanceRecord {
             base: new.base,
             disks: new.disks,
             net: new.net,
-            mac: name::mac_for(name, salt),
+            mac: name::mac_for(salted, salt),
         })
     }
 

@@ -9,6 +9,7 @@ fn new(name: Option<&str>) -> NewInstance {
         image: Some("busybox".into()),
         base: None,
         disk_size: None,
+        deterministic: None,
         tier: None,
         cpus: 2,
         memory: 1 << 30,

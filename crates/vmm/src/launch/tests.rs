@@ -390,6 +390,7 @@ fn an_instances_lock_goes_with_its_machine() {
         image: None,
         base: None,
         disk_size: None,
+        deterministic: None,
         tier: None,
         cpus: 1,
         memory: 64 << 20,

@@ -141,6 +141,7 @@ impl Shared {
             cpus: self.spec.cpus,
             memory: self.spec.memory,
             tier: self.machine.tier().to_owned(),
+            deterministic: self.spec.deterministic,
             image: self.spec.image.clone(),
             pid: std::process::id(),
             since: self.since,

@@ -1,0 +1,60 @@
+//! What those share that run a machine's vCPUs: a thread each (`vcpu_thread.rs`), or one for all (`deterministic/`).
+
+use crate::console::DebugConsole;
+use crate::gate::Gate;
+use crate::harts::Harts;
+use crate::lifecycle::Event;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use strata_devices::{SystemEvent, SystemSink};
+use strata_engine::{Vcpu, VcpuShared};
+use strata_memory::GuestRam;
+
+/// A vCPU as its thread and (while parked) the driver share it.
+pub(crate) type SharedVcpu = Arc<Mutex<Box<dyn Vcpu>>>;
+
+/// How long to wait before trying again when a page of guest memory is not there yet.
+pub(crate) const PAGE_RETRY: Duration = Duration::from_millis(1);
+
+/// See the module.
+pub(crate) struct Cpus {
+    pub(crate) shared: Vec<Arc<VcpuShared>>,
+    /// The vCPUs themselves, where one thread runs them all and may serve one's mail in another's place.
+    pub(crate) one_thread: Option<Vec<SharedVcpu>>,
+    pub(crate) harts: Arc<Harts>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) system: SystemSink,
+    pub(crate) ram: GuestRam,
+    pub(crate) console: Arc<dyn DebugConsole>,
+}
+
+impl Cpus {
+    pub(crate) fn nobody_goes_on(&self, why: String) {
+        self.gate.happened(Event::Stuck(why));
+    }
+}
+
+/// Where devices and firmware calls end or reset the machine: all vCPUs stop at once, so that the guest does not
+/// execute past its own power-off, and the driver is told.
+pub(crate) fn system_sink(gate: Arc<Gate>, vcpus: Vec<Arc<VcpuShared>>) -> SystemSink {
+    Arc::new(move |event| {
+        gate.happened(match event {
+            SystemEvent::PowerOff(code) => Event::PowerOff(code),
+            SystemEvent::Reset => Event::Reset,
+        });
+        vcpus.iter().for_each(|v| v.kick());
+    })
+}
+
+pub(crate) fn lock(vcpu: &SharedVcpu) -> MutexGuard<'_, Box<dyn Vcpu>> {
+    vcpu.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// Waits for attention, then serves mail. The kick is taken too: whoever kicked wants the gate looked at, which the
+/// caller does next.
+pub(crate) fn wait(shared: &VcpuShared, vcpu: &SharedVcpu, at_most: Option<Duration>) {
+    shared.sleep(at_most);
+    shared.take_attention();
+    shared.take_kick();
+    lock(vcpu).serve_mail();
+}
