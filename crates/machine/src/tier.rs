@@ -21,9 +21,9 @@ pub enum Tier {
 /// Why harts of a tier cannot be made.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TierError {
-    /// The translator was left out of this build.
-    #[error("this build has no translator; use --tier interpreter")]
-    NoTranslator,
+    /// The host allows no translator.
+    #[error(transparent)]
+    Translator(#[from] strata_translator::TranslatorError),
 }
 
 impl Tier {
@@ -42,7 +42,7 @@ impl Tier {
     pub fn check(self) -> Result<(), TierError> {
         match self {
             Tier::Interpreter => Ok(()),
-            Tier::Translator => Err(TierError::NoTranslator),
+            Tier::Translator => strata_translator::tier().map(drop).map_err(TierError::from),
         }
     }
 
@@ -69,8 +69,11 @@ pub(crate) fn hart(
     bus: Arc<dyn Bus>,
     clock: Arc<dyn Clock>,
 ) -> Result<Box<dyn Vcpu>, TierError> {
-    tier.check()?;
-    Ok(Box::new(Hart::new(config, ram, bus, clock)))
+    let second = match tier {
+        Tier::Interpreter => None,
+        Tier::Translator => Some(strata_translator::tier()?),
+    };
+    Ok(Box::new(Hart::with_tier(config, ram, bus, clock, second)))
 }
 
 /// What [`choose`] came to.
@@ -106,16 +109,23 @@ mod tests {
     use super::*;
 
     fn forbidden(tier: Tier) -> Result<Tier, TierError> {
-        if tier == Tier::Translator { Err(TierError::NoTranslator) } else { Ok(tier) }
+        if tier == Tier::Translator {
+            Err(TierError::Translator(strata_translator::TranslatorError::Processor))
+        } else {
+            Ok(tier)
+        }
     }
 
     #[test]
     fn only_who_names_no_tier_gets_another() {
         use Tier::{Interpreter, Translator};
-        assert_eq!(choose(Some(Translator), Translator, forbidden), Err(TierError::NoTranslator));
+        assert_eq!(
+            choose(Some(Translator), Translator, forbidden),
+            Err(TierError::Translator(strata_translator::TranslatorError::Processor))
+        );
         let fell = choose(None, Translator, forbidden).unwrap();
         assert_eq!((fell.tier, fell.made), (Interpreter, Interpreter));
-        assert!(fell.note.unwrap().contains("no translator"));
+        assert!(fell.note.unwrap().contains("--tier interpreter"));
         for (wanted, best, tier) in [
             (None, Translator, Translator),
             (None, Interpreter, Interpreter),

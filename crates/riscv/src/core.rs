@@ -61,6 +61,8 @@ pub struct Core {
     pub reservation: Option<Reservation>,
     /// Translations remembered.
     pub mmu: Mmu,
+    /// Instructions between two looks at the clock.
+    pub(crate) quantum: u64,
     /// When to read the clock again, in retired instructions.
     pub(crate) clock_at: u64,
     /// The timers' bits of `mip` when the clock was last read.
@@ -111,6 +113,7 @@ impl Core {
             raised: (Cause::Illegal, 0),
             reservation: None,
             mmu: Mmu::new(),
+            quantum: crate::interp::QUANTUM,
             clock_at: 0,
             timers: 0,
             waiting: false,

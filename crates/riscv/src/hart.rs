@@ -3,7 +3,7 @@
 use crate::config::HartConfig;
 use crate::core::Core;
 use crate::csr::{Csrs, status};
-use crate::interp::{BlockCache, run, serve_mail, wakes_at};
+use crate::interp::{BlockCache, TIER_QUANTUM, run, serve_mail, wakes_at};
 use crate::state::{self, HartState};
 use crate::tier::Tier;
 use crate::trap::Privilege;
@@ -36,6 +36,9 @@ impl Hart {
         tier: Option<Box<dyn Tier>>,
     ) -> Hart {
         let mut hart = Hart { core: Core::new(config, ram, bus, clock), cache: BlockCache::new(), tier };
+        if hart.tier.is_some() {
+            hart.core.quantum = TIER_QUANTUM;
+        }
         hart.core.set_registers(hart.reset_state());
         hart
     }

@@ -6,4 +6,4 @@ mod ops;
 mod run;
 
 pub(crate) use block::BlockCache;
-pub(crate) use run::{run, serve_mail, wakes_at};
+pub(crate) use run::{QUANTUM, TIER_QUANTUM, run, serve_mail, wakes_at};

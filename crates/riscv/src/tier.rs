@@ -53,3 +53,13 @@ pub trait Tier: Send {
     /// Registers or RAM were replaced: drop everything derived.
     fn forget(&mut self);
 }
+
+impl Core {
+    /// The page of RAM at guest physical address `pa`, for comparing code with it; nothing is marked.
+    pub fn ram_page(&self, pa: u64) -> Option<HostPage> {
+        match crate::host::place(&self.ram, pa, strata_memory::Access::Read) {
+            crate::host::Place::Ram(page) | crate::host::Place::Trapped(page) => Some(page),
+            _ => None,
+        }
+    }
+}

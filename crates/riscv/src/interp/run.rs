@@ -5,7 +5,7 @@
 //! an instruction stops it. So the count is exact wherever anyone can look.
 //!
 //! Between blocks the loop looks at one word of the shared part and at one number: [`Core::poll_at`], in retired
-//! instructions. Reading the clock costs as much as a dozen instructions, so timers are looked at every [`QUANTUM`]
+//! instructions. Reading the clock costs as much as a dozen instructions, so timers are looked at every [`Core::quantum`]
 //! instructions, and at once when the guest has moved a deadline.
 
 use super::block::{BlockCache, MAX_INSNS};
@@ -19,8 +19,10 @@ use strata_engine::{Mail, Stop};
 use strata_isa::Insn;
 use strata_isa::sem::execute;
 
-/// Instructions between two looks at the clock: some 15 microseconds.
-const QUANTUM: u64 = 4096;
+/// Instructions between two looks at the clock: some 15 microseconds of the interpreter.
+pub(crate) const QUANTUM: u64 = 4096;
+/// The same for a second tier, which is several times as fast. It looks at the attention word more often.
+pub(crate) const TIER_QUANTUM: u64 = 8 * QUANTUM;
 /// Longest sleep at a time; a deadline beyond it is looked at again then.
 const LONGEST_SLEEP: u64 = 3_600_000_000_000;
 /// From that many pages on, a remote fence forgets everything instead of page by page.
@@ -224,7 +226,7 @@ fn next_look(core: &Core) -> u64 {
             // One that is due already is among the timers that were seen.
             [a, b].into_iter().filter(|at| *at > core.retired).min().unwrap_or(u64::MAX)
         }
-        _ => core.retired.saturating_add(QUANTUM),
+        _ => core.retired.saturating_add(core.quantum),
     }
 }
 

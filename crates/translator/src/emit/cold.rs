@@ -1,0 +1,168 @@
+//! What lies behind a unit's straight path: misses, ways out, corner cases. Emitted after the path, so that the path's
+//! own code is one piece.
+
+use super::value::V;
+use super::{Emitter, value};
+use crate::registers::{host, slot};
+use crate::unit::Leave;
+use strata_isa::ops::Width;
+use strata_x64::{Alu, Cc, Gpr, Label, Size};
+
+/// A piece of cold code.
+#[derive(Clone, Copy)]
+pub(super) enum Cold {
+    /// The unit's own page is not where it was.
+    Guard { from: Label },
+    /// Not enough fuel for the unit.
+    Fuel { from: Label },
+    /// Leaves at an address, or at that in rax.
+    Leave { from: Label, refund: i32, pc: Option<u64> },
+    /// Leaves the path for another unit.
+    Away { from: Label, refund: i32, target: u64, checked: usize },
+    /// Leaves the path for the address in rax.
+    Indirect { from: Label, refund: i32 },
+    /// A load that missed.
+    Load { from: Label, join: Label, address: Gpr, to: Gpr, width: Width, site: u64 },
+    /// A store that missed.
+    Store { from: Label, join: Label, address: Gpr, value: StoreValue, width: Width, site: u64 },
+    /// A division that the host's instruction does not do.
+    Divide(Division),
+}
+
+/// What is stored.
+#[derive(Clone, Copy)]
+pub(super) enum StoreValue {
+    Imm(i32),
+    Reg(Gpr),
+    /// It was computed into rdx on a hit; nothing it comes from has changed.
+    Computed(V),
+}
+
+/// A division by 0 or -1: rax holds the dividend, rcx the divisor; the result goes to rax.
+#[derive(Clone, Copy)]
+pub(super) struct Division {
+    pub from: Label,
+    pub join: Label,
+    pub size: Size,
+    pub signed: bool,
+    pub rest: bool,
+}
+
+impl Emitter<'_> {
+    /// Emits all of it. Cold code may add more.
+    pub(super) fn emit_cold(&mut self) {
+        let mut n = 0;
+        while let Some(cold) = self.cold.get(n).copied() {
+            self.busy = 0;
+            self.one(cold);
+            n += 1;
+        }
+    }
+
+    fn one(&mut self, cold: Cold) {
+        match cold {
+            Cold::Guard { from } => {
+                self.asm.bind(from);
+                self.leave(Leave::Guard, self.job.unit);
+            }
+            Cold::Fuel { from } => {
+                self.asm.bind(from);
+                self.give_back(self.job.steps.len() as i32);
+                self.asm.mov_ri(Gpr::Rax, i64::from(Leave::Fuel.with(self.job.unit)));
+                // It comes back behind the call with more fuel, or not at all.
+                self.asm.call_abs(self.to.fuel);
+                let main = self.main;
+                self.asm.jmp(main);
+            }
+            Cold::Leave { from, refund, pc } => {
+                self.asm.bind(from);
+                self.give_back(refund);
+                match pc {
+                    Some(pc) => self.set_pc(pc),
+                    None => self.asm.mov_mr(Size::Q, crate::layout::pc(), Gpr::Rax),
+                }
+                self.leave(Leave::Find, 0);
+            }
+            Cold::Away { from, refund, target, checked } => {
+                self.asm.bind(from);
+                self.give_back(refund);
+                let now = std::mem::replace(&mut self.checked, checked);
+                if target == self.job.steps[0].pc {
+                    let main = self.main;
+                    self.asm.jmp(main);
+                } else {
+                    self.link(target);
+                }
+                self.checked = now;
+            }
+            Cold::Indirect { from, refund } => {
+                self.asm.bind(from);
+                self.give_back(refund);
+                self.look_up();
+            }
+            Cold::Load { from, join, address, to, width, site } => {
+                self.asm.bind(from);
+                if address != Gpr::Rax {
+                    self.asm.mov_rr(Size::Q, Gpr::Rax, address);
+                }
+                self.asm.mov_ri(Gpr::Rcx, site as i64);
+                self.asm.call_abs(self.to.load(width));
+                if to != Gpr::Rax {
+                    self.asm.mov_rr(Size::Q, to, Gpr::Rax);
+                }
+                self.asm.jmp(join);
+            }
+            Cold::Store { from, join, address, value, width, site } => {
+                self.asm.bind(from);
+                if address != Gpr::Rax {
+                    self.asm.mov_rr(Size::Q, Gpr::Rax, address);
+                }
+                match value {
+                    StoreValue::Imm(i) => self.asm.mov_ri(Gpr::Rdx, i64::from(i)),
+                    StoreValue::Reg(r) => self.asm.mov_rr(Size::Q, Gpr::Rdx, r),
+                    StoreValue::Computed(v) => self.recompute(v),
+                }
+                self.asm.mov_ri(Gpr::Rcx, site as i64);
+                self.asm.call_abs(self.to.store(width));
+                self.asm.jmp(join);
+            }
+            Cold::Divide(d) => self.division(d),
+        }
+    }
+
+    /// A stored value once more, into rdx, with rax in use.
+    fn recompute(&mut self, v: V) {
+        match v {
+            V::Leaf(value::Leaf::X(r)) => match host(r) {
+                Some(h) => self.asm.mov_rr(Size::Q, Gpr::Rdx, h),
+                None => self.asm.mov_rm(Size::Q, Gpr::Rdx, slot(r)),
+            },
+            V::Leaf(value::Leaf::Const(c)) => self.asm.mov_ri(Gpr::Rdx, c),
+            other => self.value_to(other, Gpr::Rdx),
+        }
+    }
+
+    fn division(&mut self, d: Division) {
+        self.asm.bind(d.from);
+        let minus = self.asm.label();
+        if d.signed {
+            self.asm.test_rr(d.size, Gpr::Rcx, Gpr::Rcx);
+            self.asm.jcc(Cc::Ne, minus);
+        }
+        // By zero: the quotient is all ones, the rest the dividend.
+        if !d.rest {
+            self.asm.mov_ri(Gpr::Rax, -1);
+        }
+        self.asm.jmp(d.join);
+        if d.signed {
+            // By -1: the quotient is the negated dividend, also where that overflows; nothing is left.
+            self.asm.bind(minus);
+            if d.rest {
+                self.asm.alu_rr(Alu::Xor, Size::D, Gpr::Rax, Gpr::Rax);
+            } else {
+                self.asm.neg(d.size, Gpr::Rax);
+            }
+            self.asm.jmp(d.join);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Loads and stores: the data TLB's check, and what follows a hit.
+//!
+//! ```text
+//!   rorx  ecx, address, 7          the page number's low bits, times the size of an entry
+//!   and   ecx, 511 * 32
+//!   mov   rdx, address             page number and the bits that must be zero for the alignment
+//!   and   rdx, ~4095 | size - 1
+//!   cmp   rdx, [base + rcx + set + tag] ── differs ──► call the slow path, which does the whole access
+//!   mov   rcx, [base + rcx + set + addend]
+//!   mov   result, [rcx + address]
+//! ```
+//! A present tag promises permission, A and D bits, a dirty mark and that no code of the page is remembered; the tag for
+//! reads and that for writes differ only in the displacement.
+
+use super::Emitter;
+use super::cold::{Cold, StoreValue};
+use super::value::{Leaf, V, short};
+use crate::layout;
+use crate::registers::{BASE, host};
+use std::mem::offset_of;
+use strata_isa::ops::{Bin, Width};
+use strata_riscv::tier::{DATA_ENTRIES, DataEntry};
+use strata_x64::{Alu, Cc, Gpr, Label, Mem, Size};
+
+/// A load whose page has been checked and whose destination is not known yet.
+#[derive(Clone, Copy)]
+pub(super) struct Loading {
+    miss: Label,
+    address: Gpr,
+    width: Width,
+}
+
+impl Emitter<'_> {
+    /// `addr` in a register, which is rax where it is none of the guest's.
+    fn address(&mut self, addr: V) -> Gpr {
+        match addr {
+            V::Leaf(Leaf::X(r)) if host(r).is_some() => host(r).unwrap_or(Gpr::Rax),
+            V::Leaf(Leaf::Tmp(r)) => r,
+            _ => {
+                self.value_to(addr, Gpr::Rax);
+                self.take(Gpr::Rax);
+                Gpr::Rax
+            }
+        }
+    }
+
+    /// The check. Leaves the addend in rcx; rdx is free afterwards.
+    fn check(&mut self, address: Gpr, size: u64, tag: usize) -> Label {
+        let miss = self.asm.label();
+        let set = layout::tlb(self.job.context);
+        let entry = size_of::<DataEntry>();
+        let shift = 12 - entry.trailing_zeros() as u8;
+        self.asm.rorx(Size::D, Gpr::Rcx, address, shift);
+        self.asm.alu_ri(Alu::And, Size::D, Gpr::Rcx, ((DATA_ENTRIES - 1) * entry) as i32);
+        self.asm.mov_rr(Size::Q, Gpr::Rdx, address);
+        self.asm.alu_ri(Alu::And, Size::Q, Gpr::Rdx, -4096 | (size as i32 - 1));
+        let at = |field: usize| Mem::index(BASE, Gpr::Rcx, 1, set + field as i32);
+        self.asm.alu_rm(Alu::Cmp, Size::Q, Gpr::Rdx, at(tag));
+        self.asm.jcc(Cc::Ne, miss);
+        self.asm.mov_rm(Size::Q, Gpr::Rcx, at(offset_of!(DataEntry, addend)));
+        miss
+    }
+
+    /// A load, up to the access itself.
+    pub(super) fn begin_load(&mut self, addr: V, width: Width) -> V {
+        let address = self.address(addr);
+        let miss = self.check(address, width.bytes(), offset_of!(DataEntry, read));
+        self.loading = Some(Loading { miss, address, width });
+        self.take(Gpr::Rcx);
+        V::Loaded(Mem::index(Gpr::Rcx, address, 1, 0), width)
+    }
+
+    /// The access, into `d`; a miss joins behind it.
+    pub(super) fn loaded_to(&mut self, m: Mem, width: Width, d: Gpr) {
+        match width {
+            Width::I8 => self.asm.movsx_rm(d, Size::B, m),
+            Width::U8 => self.asm.movzx_rm(d, Size::B, m),
+            Width::I16 => self.asm.movsx_rm(d, Size::W, m),
+            Width::U16 => self.asm.movzx_rm(d, Size::W, m),
+            Width::I32 => self.asm.movsx_rm(d, Size::D, m),
+            Width::U32 => self.asm.mov_rm(Size::D, d, m),
+            Width::I64 => self.asm.mov_rm(Size::Q, d, m),
+        }
+        let join = self.asm.label();
+        self.asm.bind(join);
+        if let Some(l) = self.loading.take() {
+            let site = self.site();
+            self.cold.push(Cold::Load {
+                from: l.miss,
+                join,
+                address: l.address,
+                to: d,
+                width: l.width,
+                site,
+            });
+        }
+    }
+
+    /// A store.
+    pub(super) fn store_value(&mut self, addr: V, v: V, width: Width) {
+        // A value that is still to be computed goes where the check does not touch it.
+        let address = self.address(addr);
+        let miss = self.check(address, width.bytes(), offset_of!(DataEntry, write));
+        let m = Mem::index(Gpr::Rcx, address, 1, 0);
+        let size = match width.bytes() {
+            1 => Size::B,
+            2 => Size::W,
+            4 => Size::D,
+            _ => Size::Q,
+        };
+        let value = match v {
+            V::Leaf(Leaf::Const(c)) if short(c).is_some() => StoreValue::Imm(short(c).unwrap_or(0)),
+            V::Leaf(Leaf::X(r)) if host(r).is_some() => StoreValue::Reg(host(r).unwrap_or(Gpr::Rdx)),
+            _ => {
+                self.value_to(v, Gpr::Rdx);
+                StoreValue::Computed(v)
+            }
+        };
+        match value {
+            StoreValue::Imm(i) => self.asm.mov_mi(size, m, i),
+            StoreValue::Reg(r) => self.asm.mov_mr(size, m, r),
+            StoreValue::Computed(_) => self.asm.mov_mr(size, m, Gpr::Rdx),
+        }
+        let join = self.asm.label();
+        self.asm.bind(join);
+        let site = self.site();
+        self.cold.push(Cold::Store { from: miss, join, address, value, width, site });
+    }
+
+    /// `base + offset` of an address that is not computed yet.
+    #[allow(dead_code)]
+    pub(super) fn base_and_offset(addr: V) -> Option<(u8, i64)> {
+        match addr {
+            V::Leaf(Leaf::X(r)) => Some((r, 0)),
+            V::Bin(Bin::Add, Leaf::X(r), Leaf::Const(c)) => Some((r, c)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The one text of meaning, run on places in the host's registers.
+
+use super::value::{Leaf, V, XmmForm};
+use super::{Emitter, Stop};
+use crate::layout;
+use crate::registers::{host, slot};
+use strata_isa::Insn;
+use strata_isa::ops::{Amo, Bin, Cbo, Cond, CsrOp, Fmt, Fp, Ops, Reg, Sys, Un, VmaFence, Width};
+use strata_x64::{Gpr, Size, Xmm};
+
+impl Ops for Emitter<'_> {
+    type V = V;
+    type Stop = Stop;
+
+    fn imm(&mut self, c: i64) -> V {
+        V::Leaf(Leaf::Const(c))
+    }
+    fn x(&mut self, r: Reg) -> V {
+        let known = if r == 0 { Some(0) } else { self.consts[usize::from(r & 31)] };
+        V::Leaf(known.map_or(Leaf::X(r), Leaf::Const))
+    }
+    fn set_x(&mut self, r: Reg, v: V) {
+        if r == 0 {
+            // A load happens even if nobody wants its value.
+            if matches!(v, V::Loaded(..)) {
+                self.value_to(v, Gpr::Rax);
+            }
+            return;
+        }
+        // What it was known to hold is no longer true while it is written.
+        self.consts[usize::from(r & 31)] = None;
+        self.write_x(r, v);
+        self.consts[usize::from(r & 31)] = v.known();
+    }
+    fn f(&mut self, r: Reg) -> V {
+        V::F(r)
+    }
+    fn set_f(&mut self, r: Reg, v: V) {
+        self.write_f(r, v);
+    }
+    fn hold(&mut self, v: V) -> V {
+        match v {
+            V::Leaf(Leaf::Const(_) | Leaf::Tmp(_)) => v,
+            V::Leaf(Leaf::X(_)) => {
+                let t = self.tmp();
+                self.value_to(v, t);
+                V::Leaf(Leaf::Tmp(t))
+            }
+            // What it is computed from is not needed any more.
+            V::Bin(op, Leaf::Tmp(t), b @ Leaf::Const(_)) => {
+                self.bin_to(op, Leaf::Tmp(t), b, t);
+                V::Leaf(Leaf::Tmp(t))
+            }
+            _ => V::Leaf(self.leaf(v)),
+        }
+    }
+
+    fn pc_plus(&mut self, off: i64) -> V {
+        V::Leaf(Leaf::Const(self.step().pc.wrapping_add(off as u64) as i64))
+    }
+    fn bin(&mut self, op: Bin, a: V, b: V) -> V {
+        if let (Some(x), Some(y)) = (a.known(), b.known()) {
+            return V::Leaf(Leaf::Const(op.eval(x as u64, y as u64) as i64));
+        }
+        // Operations that change nothing.
+        if b.known() == Some(0)
+            && matches!(op, Bin::Add | Bin::Sub | Bin::Or | Bin::Xor | Bin::Sll | Bin::Srl | Bin::Sra)
+            && let V::Leaf(_) = a
+        {
+            return a;
+        }
+        if a.known() == Some(0)
+            && matches!(op, Bin::Add | Bin::Or | Bin::Xor)
+            && let V::Leaf(_) = b
+        {
+            return b;
+        }
+        if op == Bin::AddW && b.known() == Some(0) {
+            return V::Un(Un::SextW, self.leaf(a));
+        }
+        if op == Bin::Or
+            && b.known() == Some(-1 << 32)
+            && let V::Loaded(m, Width::U32) = a
+        {
+            return V::LoadedBoxed(m);
+        }
+        let a = self.leaf(a);
+        let b = self.leaf(b);
+        V::Bin(op, a, b)
+    }
+    fn un(&mut self, op: Un, a: V) -> V {
+        match a.known() {
+            Some(c) => V::Leaf(Leaf::Const(op.eval(c as u64) as i64)),
+            None => V::Un(op, self.leaf(a)),
+        }
+    }
+    fn select(&mut self, c: V, a: V, b: V) -> V {
+        match c.known() {
+            Some(0) => b,
+            Some(_) => a,
+            None => self.select_value(c, a, b),
+        }
+    }
+
+    fn load(&mut self, addr: V, w: Width) -> Result<V, Stop> {
+        Ok(self.begin_load(addr, w))
+    }
+    fn store(&mut self, addr: V, v: V, w: Width) -> Result<(), Stop> {
+        self.store_value(addr, v, w);
+        Ok(())
+    }
+    fn amo(&mut self, _op: Amo, _addr: V, _v: V, _w: Width) -> Result<V, Stop> {
+        self.no_rule()
+    }
+    fn load_reserved(&mut self, _addr: V, _w: Width) -> Result<V, Stop> {
+        self.no_rule()
+    }
+    fn store_conditional(&mut self, _addr: V, _v: V, _w: Width) -> Result<V, Stop> {
+        self.no_rule()
+    }
+    fn cache_block(&mut self, _op: Cbo, _addr: V) -> Result<(), Stop> {
+        self.no_rule()
+    }
+
+    fn require_fp(&mut self) -> Result<(), Stop> {
+        // Seen to once, at the unit's entry.
+        Ok(())
+    }
+    fn fp(&mut self, op: Fp, fmt: Fmt, _rm: u8, abc: [V; 3]) -> Result<V, Stop> {
+        Ok(self.float(op, fmt, abc))
+    }
+
+    fn csr(&mut self, op: CsrOp, csr: u16, src: V, read: bool, write: bool) -> Result<V, Stop> {
+        self.plain_csr(op, csr, src, read, write)
+    }
+    fn system(&mut self, _op: Sys) -> Result<(), Stop> {
+        self.no_rule()
+    }
+    fn fence(&mut self, pred: u8, succ: u8) {
+        const R_OR_I: u8 = 0b1010;
+        const W_OR_O: u8 = 0b0101;
+        // The host only lets later loads overtake earlier stores.
+        if pred & W_OR_O != 0 && succ & R_OR_I != 0 {
+            self.asm.mfence();
+        }
+    }
+    fn fence_vma(&mut self, _op: VmaFence, _va: Option<V>, _asid: Option<V>) -> Result<(), Stop> {
+        self.no_rule()
+    }
+
+    fn jump(&mut self, _off: i64) {
+        self.jump_off();
+    }
+    fn jump_to(&mut self, target: V) {
+        self.jump_value(target);
+    }
+    fn branch(&mut self, cond: Cond, a: V, b: V, off: i64) {
+        self.branch_to(cond, a, b, off);
+    }
+    fn illegal(&mut self, _insn: &Insn) -> Stop {
+        Stop::Illegal
+    }
+}
+
+impl Emitter<'_> {
+    /// What `rules.rs` leaves to the interpreter's instance does not come here.
+    fn no_rule<T>(&mut self) -> Result<T, Stop> {
+        Err(Stop::Illegal)
+    }
+
+    fn select_value(&mut self, c: V, a: V, b: V) -> V {
+        let (c, a, b) = (self.leaf(c), self.leaf(a), self.leaf(b));
+        let t = self.tmp();
+        self.mov(t, b);
+        let s = self.spare(t, c, a);
+        let c = self.reg(c, s);
+        self.asm.test_rr(Size::Q, c, c);
+        let a = self.reg(a, s);
+        self.asm.cmov_rr(strata_x64::Cc::Ne, Size::Q, t, a);
+        V::Leaf(Leaf::Tmp(t))
+    }
+
+    /// Writes an integer register other than x0.
+    fn write_x(&mut self, r: Reg, v: V) {
+        match (host(r), v) {
+            (Some(h), _) => self.value_to(v, h),
+            (None, V::Leaf(Leaf::Const(c))) if i32::try_from(c).is_ok() => {
+                self.asm.mov_mi(Size::Q, slot(r), c as i32);
+            }
+            (None, V::Leaf(leaf)) => {
+                let free = self.free();
+                let from = self.reg(leaf, free);
+                self.asm.mov_mr(Size::Q, slot(r), from);
+            }
+            (None, _) => {
+                self.value_to(v, Gpr::Rax);
+                self.asm.mov_mr(Size::Q, slot(r), Gpr::Rax);
+            }
+        }
+    }
+
+    /// Writes a floating-point register.
+    fn write_f(&mut self, r: Reg, v: V) {
+        let to = layout::f(r);
+        match v {
+            V::Xmm(x, XmmForm::Whole) => self.asm.fmov_mx(strata_x64::Fs::D, to, x),
+            V::Leaf(leaf) => {
+                let from = self.reg(leaf, Gpr::Rax);
+                self.asm.mov_mr(Size::Q, to, from);
+            }
+            _ => {
+                self.value_to(v, Gpr::Rax);
+                self.asm.mov_mr(Size::Q, to, Gpr::Rax);
+            }
+        }
+    }
+
+    /// A floating-point result into an integer register.
+    pub(super) fn xmm_to(&mut self, x: Xmm, form: XmmForm, d: Gpr) {
+        match form {
+            XmmForm::Whole => self.asm.movq_rx(d, x),
+            XmmForm::Single => {
+                let t = if d == Gpr::Rdx { Gpr::Rcx } else { Gpr::Rdx };
+                self.asm.movd_rx(d, x);
+                self.asm.mov_ri(t, -1 << 32);
+                self.asm.alu_rr(strata_x64::Alu::Or, Size::Q, d, t);
+            }
+        }
+    }
+
+    fn float(&mut self, _op: Fp, _fmt: Fmt, _abc: [V; 3]) -> V {
+        debug_assert!(false, "floating point has no rule");
+        V::Leaf(Leaf::Const(0))
+    }
+}

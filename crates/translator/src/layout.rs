@@ -1,0 +1,88 @@
+//! Where emitted code finds what it touches: displacements from the base register, all derived from the types.
+
+use crate::registers::BASE;
+use std::mem::{offset_of, size_of};
+use strata_riscv::tier::{Core, DataContext, DataEntry, Privilege};
+use strata_x64::Mem;
+
+/// The base register points so far into the core.
+pub(crate) const BIAS: usize = 128;
+
+const fn at(offset: usize) -> i32 {
+    offset as i32 - BIAS as i32
+}
+
+/// Words of [`Core::tier`], which belong to the translator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Word {
+    /// What the fuel register held when translated code was left.
+    Fuel = 0,
+    /// Fuel that has not been given out yet.
+    Reserve,
+    /// Instructions of the unit that were charged and did not run.
+    Refund,
+    /// The `Exit` of an instruction that did not complete, by number.
+    Exit,
+    /// That instruction's bits.
+    Raw,
+    /// Address of the present context's jump cache.
+    Jumps,
+    /// Address of the attention word.
+    Attention,
+    /// 1 while MXCSR is the guest's in translated code.
+    FpOn,
+    /// The guest's MXCSR, while other code runs.
+    Mxcsr,
+    /// The host's MXCSR.
+    HostMxcsr,
+    /// The count of retired instructions at which all fuel is used.
+    End,
+}
+
+/// Memory operand of a word.
+pub(crate) fn word(w: Word) -> Mem {
+    Mem::base(BASE, at(offset_of!(Core, tier)) + w as i32 * 8)
+}
+
+/// Memory operand of the program counter.
+pub(crate) fn pc() -> Mem {
+    Mem::base(BASE, at(offset_of!(Core, pc)))
+}
+
+/// Memory operand of floating-point register `r`.
+pub(crate) fn f(r: u8) -> Mem {
+    Mem::base(BASE, at(offset_of!(Core, f)) + i32::from(r & 31) * 8)
+}
+
+/// Displacement of the first entry of `context`'s data TLB.
+pub(crate) fn tlb(context: DataContext) -> i32 {
+    at(offset_of!(Core, mmu.data.sets)) + context as i32 * (512 * size_of::<DataEntry>()) as i32
+}
+
+/// Memory operand of the id under which the page of code at `va` is known.
+pub(crate) fn page_id(privilege: Privilege, va: u64) -> Mem {
+    let set = match privilege {
+        Privilege::User => 0,
+        Privilege::Supervisor => 1,
+        Privilege::Machine => 2,
+    };
+    let index = (va >> 12 & 1023) as i32;
+    Mem::base(BASE, at(offset_of!(Core, mmu.fetch.ids)) + (set * 1024 + index) * 4)
+}
+
+/// The plain CSRs that translated code reads and writes itself.
+pub(crate) fn csr(n: u16) -> Option<Mem> {
+    let offset = match n {
+        0x140 => offset_of!(Core, csr.sscratch),
+        0x141 => offset_of!(Core, csr.sepc),
+        0x142 => offset_of!(Core, csr.scause),
+        0x143 => offset_of!(Core, csr.stval),
+        0x340 => offset_of!(Core, csr.mscratch),
+        0x341 => offset_of!(Core, csr.mepc),
+        0x342 => offset_of!(Core, csr.mcause),
+        0x343 => offset_of!(Core, csr.mtval),
+        _ => return None,
+    };
+    Some(Mem::base(BASE, at(offset)))
+}

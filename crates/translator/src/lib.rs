@@ -1,0 +1,63 @@
+//! Translates RISC-V code to x86-64 while it runs.
+//!
+//! ```text
+//!   translator.rs   the tier: what runs, what is translated, what is trusted
+//!    ├─ trace.rs        paths, written down while the interpreter runs them
+//!    ├─ emit/           from a path to host code: the one text of meaning, run on host registers
+//!    ├─ cache.rs        units: found, linked, doubted, dropped
+//!    ├─ trampolines.rs  the way in, the way out, calls of helpers.rs
+//!    └─ code_memory.rs  memory that is written through one mapping and executed through another
+//! ```
+//! The hart's loop stays in charge (`strata_riscv::tier`): traps, interrupts, mail and time are its own. Whatever has no
+//! code here runs in the interpreter, and any instruction without a rule calls the interpreter's instance in place.
+//!
+//! Exactness: registers, memory, program counter and the count of retired instructions are the interpreter's wherever
+//! anyone can look: at traps, interrupts, limits, and whenever `run` returns.
+//!
+//! Deliberately not here: decoding and meaning (`strata-isa`), translation of addresses (`strata-riscv`), and any host
+//! other than x86-64, where [`tier`] refuses.
+
+mod cache;
+mod code_memory;
+mod emit;
+mod features;
+mod floats;
+mod helpers;
+mod layout;
+mod registers;
+mod trace;
+mod trampolines;
+mod translator;
+mod unit;
+
+use strata_riscv::tier::Tier;
+
+/// Why there can be no translator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TranslatorError {
+    /// The host gives no memory that can be executed.
+    #[error(
+        "the host gave no {size} bytes of memory for translated code ({source}); allow executable memfds \
+         (sysctl vm.memfd_noexec=0), or use --tier interpreter"
+    )]
+    NoCodeMemory {
+        /// Bytes asked for.
+        size: usize,
+        /// The system's answer.
+        source: rustix::io::Errno,
+    },
+    /// The host's processor lacks what translated code needs.
+    #[error("the translator needs an x86-64 processor with BMI2; use --tier interpreter")]
+    Processor,
+}
+
+/// A translator for one hart, to be given to `strata_riscv::Hart::with_tier`.
+///
+/// # Errors
+/// [`TranslatorError`] where the host does not allow one.
+pub fn tier() -> Result<Box<dyn Tier>, TranslatorError> {
+    Ok(Box::new(translator::Translator::new()?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! The translator against the interpreter: the same programs, the same counts, the same state.
+
+mod differential;
+mod fixture;
+mod program;

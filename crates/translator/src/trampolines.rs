@@ -1,0 +1,193 @@
+//! The few pieces of host code that all units share: the way in, the way out, and the calls of helpers.
+//!
+//! ```text
+//!   enter(core, code)   saves what the caller keeps, loads the map, jumps to `code`
+//!   exit                stores the map, gives the caller back what it kept, returns rax
+//!   fuel                takes more of the reserve and returns to the unit, or leaves with rax
+//!   interpret           stores the map, has the interpreter execute the site in rcx, loads the map
+//!   load, store         keep the map's volatile part on the stack around the slow path
+//! ```
+//! In a unit the stack is aligned to 16 bytes. The helpers' floating point must not see the guest's MXCSR, so whoever
+//! calls one puts the host's back first, if the guest's is on.
+
+use crate::helpers;
+use crate::layout::{BIAS, Word, word};
+use crate::registers::{BASE, FUEL, MAP, VOLATILE, slot};
+use strata_isa::ops::Width;
+use strata_x64::{Alu, Asm, Cc, Gpr, Mem, Size};
+
+const WIDTHS: [Width; 7] = [Width::I8, Width::U8, Width::I16, Width::U16, Width::I32, Width::U32, Width::I64];
+
+/// Instructions given out of the reserve at a time: some microsecond, after which the attention word is looked at.
+const SLICE: i32 = 4096;
+
+/// Addresses of the shared pieces.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trampolines {
+    pub enter: u64,
+    pub exit: u64,
+    pub fuel: u64,
+    pub interpret: u64,
+    loads: [u64; 7],
+    stores: [u64; 7],
+}
+
+fn index(w: Width) -> usize {
+    WIDTHS.iter().position(|x| *x == w).unwrap_or(0)
+}
+
+impl Trampolines {
+    /// Emits them into `asm`.
+    pub fn emit(asm: &mut Asm) -> Trampolines {
+        let mut t = Trampolines { enter: asm.here(), ..Trampolines::default() };
+        enter(asm);
+        t.exit = asm.here();
+        exit(asm);
+        t.fuel = asm.here();
+        fuel(asm, t.exit);
+        t.interpret = asm.here();
+        interpret(asm);
+        for (n, w) in WIDTHS.into_iter().enumerate() {
+            t.loads[n] = asm.here();
+            access(asm, helpers::load(w), t.exit);
+            t.stores[n] = asm.here();
+            access(asm, helpers::store(w), t.exit);
+        }
+        t
+    }
+
+    /// The slow path of a load: address in rax, site in rcx; the value comes back in rax.
+    pub fn load(&self, w: Width) -> u64 {
+        self.loads[index(w)]
+    }
+
+    /// The slow path of a store: address in rax, value in rdx, site in rcx.
+    pub fn store(&self, w: Width) -> u64 {
+        self.stores[index(w)]
+    }
+}
+
+const SAVED: [Gpr; 6] = [Gpr::Rbp, Gpr::Rbx, Gpr::R12, Gpr::R13, Gpr::R14, Gpr::R15];
+
+fn load_map(asm: &mut Asm) {
+    for (r, h) in MAP {
+        asm.mov_rm(Size::Q, h, slot(r));
+    }
+}
+
+fn store_map(asm: &mut Asm) {
+    for (r, h) in MAP {
+        asm.mov_mr(Size::Q, slot(r), h);
+    }
+}
+
+fn enter(asm: &mut Asm) {
+    SAVED.iter().for_each(|r| asm.push(*r));
+    asm.alu_ri(Alu::Sub, Size::Q, Gpr::Rsp, 8);
+    asm.lea(Size::Q, BASE, Mem::base(Gpr::Rdi, BIAS as i32));
+    asm.mov_rr(Size::Q, Gpr::Rax, Gpr::Rsi);
+    asm.mov_rm(Size::Q, FUEL, word(Word::Fuel));
+    load_map(asm);
+    guest_floats(asm);
+    asm.jmp_r(Gpr::Rax);
+}
+
+fn exit(asm: &mut Asm) {
+    store_map(asm);
+    host_floats(asm);
+    asm.mov_mr(Size::Q, word(Word::Fuel), FUEL);
+    asm.alu_ri(Alu::Add, Size::Q, Gpr::Rsp, 8);
+    SAVED.iter().rev().for_each(|r| asm.pop(*r));
+    asm.ret();
+}
+
+/// Puts the host's MXCSR in force, if the guest's is.
+fn host_floats(asm: &mut Asm) {
+    let off = asm.label();
+    asm.alu_mi(Alu::Cmp, Size::D, word(Word::FpOn), 0);
+    asm.jcc(Cc::E, off);
+    asm.stmxcsr(word(Word::Mxcsr));
+    asm.ldmxcsr(word(Word::HostMxcsr));
+    asm.bind(off);
+}
+
+/// Puts the guest's MXCSR in force, if it is on.
+fn guest_floats(asm: &mut Asm) {
+    let off = asm.label();
+    asm.alu_mi(Alu::Cmp, Size::D, word(Word::FpOn), 0);
+    asm.jcc(Cc::E, off);
+    asm.ldmxcsr(word(Word::Mxcsr));
+    asm.bind(off);
+}
+
+/// Called with the way out in rax by a unit that found too little fuel, which has given its charge back.
+fn fuel(asm: &mut Asm, exit: u64) {
+    let (leave, all) = (asm.label(), asm.label());
+    asm.mov_rm(Size::Q, Gpr::Rcx, word(Word::Attention));
+    asm.alu_mi(Alu::Cmp, Size::B, Mem::base(Gpr::Rcx, 0), 0);
+    asm.jcc(Cc::Ne, leave);
+    asm.mov_rm(Size::Q, Gpr::Rcx, word(Word::Reserve));
+    asm.test_rr(Size::Q, Gpr::Rcx, Gpr::Rcx);
+    asm.jcc(Cc::E, leave);
+    asm.mov_ri(Gpr::Rdx, i64::from(SLICE));
+    asm.alu_rr(Alu::Cmp, Size::Q, Gpr::Rcx, Gpr::Rdx);
+    asm.jcc(Cc::B, all);
+    asm.mov_rr(Size::Q, Gpr::Rcx, Gpr::Rdx);
+    asm.bind(all);
+    asm.alu_rr(Alu::Add, Size::Q, FUEL, Gpr::Rcx);
+    asm.alu_mr(Alu::Sub, Size::Q, word(Word::Reserve), Gpr::Rcx);
+    asm.ret();
+    asm.bind(leave);
+    asm.alu_ri(Alu::Add, Size::Q, Gpr::Rsp, 8);
+    asm.jmp_abs(exit);
+}
+
+fn call(asm: &mut Asm, helper: u64) {
+    asm.mov_ri(Gpr::Rax, helper as i64);
+    asm.call_r(Gpr::Rax);
+}
+
+/// The helper gives 0, or the way out; then the map in memory is what counts.
+fn interpret(asm: &mut Asm) {
+    let leave = asm.label();
+    store_map(asm);
+    host_floats(asm);
+    asm.mov_mr(Size::Q, word(Word::Fuel), FUEL);
+    asm.lea(Size::Q, Gpr::Rdi, Mem::base(BASE, -(BIAS as i32)));
+    asm.mov_rr(Size::Q, Gpr::Rsi, Gpr::Rcx);
+    asm.alu_ri(Alu::Sub, Size::Q, Gpr::Rsp, 8);
+    call(asm, helpers::interpret());
+    asm.alu_ri(Alu::Add, Size::Q, Gpr::Rsp, 8);
+    asm.test_rr(Size::D, Gpr::Rax, Gpr::Rax);
+    asm.jcc(Cc::Ne, leave);
+    guest_floats(asm);
+    load_map(asm);
+    asm.ret();
+    asm.bind(leave);
+    // The return address, and what `enter` made room for.
+    asm.alu_ri(Alu::Add, Size::Q, Gpr::Rsp, 16);
+    SAVED.iter().rev().for_each(|r| asm.pop(*r));
+    asm.ret();
+}
+
+/// The helper gives the value in rax, and in rdx 0 or the way out.
+fn access(asm: &mut Asm, helper: u64, exit: u64) {
+    let leave = asm.label();
+    VOLATILE.iter().for_each(|r| asm.push(*r));
+    asm.alu_ri(Alu::Sub, Size::Q, Gpr::Rsp, 8);
+    host_floats(asm);
+    asm.lea(Size::Q, Gpr::Rdi, Mem::base(BASE, -(BIAS as i32)));
+    asm.mov_rr(Size::Q, Gpr::Rsi, Gpr::Rax);
+    // The value to store is in rdx and the site in rcx, where the helper wants them.
+    call(asm, helper);
+    guest_floats(asm);
+    asm.alu_ri(Alu::Add, Size::Q, Gpr::Rsp, 8);
+    VOLATILE.iter().rev().for_each(|r| asm.pop(*r));
+    asm.test_rr(Size::D, Gpr::Rdx, Gpr::Rdx);
+    asm.jcc(Cc::Ne, leave);
+    asm.ret();
+    asm.bind(leave);
+    asm.mov_rr(Size::D, Gpr::Rax, Gpr::Rdx);
+    asm.alu_ri(Alu::Add, Size::Q, Gpr::Rsp, 8);
+    asm.jmp_abs(exit);
+}

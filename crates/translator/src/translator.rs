@@ -1,0 +1,416 @@
+//! The translator of one hart: decides what to run, what to translate and what to trust.
+//!
+//! ```text
+//!   run:  jump cache ─► unit ─► host code ─► why it left ─► link, look up, or back to the hart's loop
+//!            │ miss            ▲
+//!            ▼                 │ path recorded while interpreted
+//!          units by address ─► Cold: counted; a hot address starts a recording
+//! ```
+//! Retired instructions: a unit is charged whole when it is entered, from the fuel register; what did not run is given
+//! back by whoever leaves early. `Word::End` is the count at which all fuel is used, so the count at any moment is that
+//! less what is left. A unit runs only if there is fuel for all of it, so no limit is ever overrun.
+
+use crate::cache::{CONTEXTS, Cache};
+use crate::code_memory::CodeMemory;
+use crate::emit::{Emitter, Job};
+use crate::features::Features;
+use crate::layout::Word;
+use crate::trace::{Progress, Recording};
+use crate::trampolines::Trampolines;
+use crate::unit::{Exit, Leave, Site, Unit};
+use crate::{TranslatorError, floats, helpers};
+use std::collections::HashMap;
+use strata_isa::ops::Width;
+use strata_memory::Drained;
+use strata_riscv::tier::{Core, DataContext, FetchPage, Privilege, Ran, Tier};
+use strata_x64::Asm;
+
+/// Host code kept, in bytes: a Debian boot makes a few MiB. Only what is used is ever touched.
+const CODE_SIZE: usize = 32 << 20;
+/// Room that one unit may need at most.
+const UNIT_ROOM: usize = 64 << 10;
+/// Executions in the interpreter before an address counts as hot.
+const HOT: u8 = 16;
+const HEAT: usize = 1 << 16;
+/// Fuel given out at once; see the fuel trampoline.
+const SLICE: u64 = 4096;
+
+/// See the module.
+pub(crate) struct Translator {
+    memory: CodeMemory,
+    to: Trampolines,
+    /// Bytes of the shared pieces.
+    shared_code: usize,
+    features: Features,
+    asm: Asm,
+    cache: Cache,
+    /// Number of a translation of a page: (va, pa, mode).
+    ids: HashMap<(u64, u64, u8), u32>,
+    next_id: u32,
+    heat: Box<[u8]>,
+    recording: Option<Recording>,
+    /// Context in which the loop was told that there is no code.
+    cold: Option<u8>,
+    /// Code generation up to which the units are trusted.
+    generation: u64,
+    /// Writes to watched pages up to this one are known.
+    writes: u64,
+    /// Pages that another hart may still write to without telling, with the ticket that says until when.
+    unconfirmed: Vec<(u64, u64)>,
+}
+
+fn context(core: &Core) -> Option<(u8, DataContext)> {
+    let selected = core.mmu.data.selected;
+    let fits = match core.privilege {
+        Privilege::User => selected == DataContext::User,
+        Privilege::Supervisor => {
+            matches!(selected, DataContext::Supervisor | DataContext::SupervisorSum)
+        }
+        Privilege::Machine => selected == DataContext::Bare,
+    };
+    (fits && (selected as usize) < CONTEXTS).then_some((selected as u8, selected))
+}
+
+fn data_context(n: u8) -> DataContext {
+    match n {
+        0 => DataContext::User,
+        1 => DataContext::Supervisor,
+        2 => DataContext::SupervisorSum,
+        _ => DataContext::Bare,
+    }
+}
+
+fn heat_index(pc: u64) -> usize {
+    ((pc >> 1) ^ (pc >> 17)) as usize & (HEAT - 1)
+}
+
+impl Translator {
+    /// A translator without code.
+    ///
+    /// # Errors
+    /// [`TranslatorError`] where the host's processor or its rules about memory do not allow one.
+    pub fn new() -> Result<Translator, TranslatorError> {
+        let features = Features::detect();
+        if !features.bmi2 {
+            return Err(TranslatorError::Processor);
+        }
+        let mut memory = CodeMemory::new(CODE_SIZE)?;
+        let mut asm = Asm::new(memory.next());
+        let to = Trampolines::emit(&mut asm);
+        let code = asm.finish().map_err(|_| TranslatorError::Processor)?;
+        if !memory.push(code) {
+            return Err(TranslatorError::Processor);
+        }
+        let shared_code = memory.used();
+        Ok(Translator {
+            memory,
+            to,
+            shared_code,
+            features,
+            asm,
+            cache: Cache::new(),
+            ids: HashMap::new(),
+            next_id: 1,
+            heat: vec![0; HEAT].into(),
+            recording: None,
+            cold: None,
+            generation: 0,
+            writes: 0,
+            unconfirmed: Vec::new(),
+        })
+    }
+
+    /// Drops all code.
+    fn flush(&mut self) {
+        self.cache.clear();
+        self.memory.truncate(self.shared_code);
+        self.recording = None;
+        self.ids.clear();
+        self.unconfirmed.clear();
+    }
+
+    fn intern(&mut self, core: &mut Core, va: u64, pa: u64) -> u32 {
+        let mode = core.privilege;
+        let next = &mut self.next_id;
+        let id = *self.ids.entry((va, pa, mode as u8)).or_insert_with(|| {
+            let id = *next;
+            *next = next.wrapping_add(1).max(1);
+            id
+        });
+        core.mmu.fetch.set_id(mode, va, id);
+        id
+    }
+
+    /// The unit at `core.pc`, safe to enter.
+    fn find(&mut self, core: &mut Core, context: u8) -> Option<u32> {
+        let pc = core.pc;
+        let FetchPage { pa, whole: true, .. } = core.fetch_page(pc).ok()? else { return None };
+        let id = self.intern(core, pc & !0xfff, pa & !0xfff);
+        let unit = self.cache.find(pc, context, id)?;
+        if self.cache.units[unit as usize].suspect && !self.confirm(core, unit) {
+            return None;
+        }
+        self.cache.remember(unit);
+        Some(unit)
+    }
+
+    /// From now on, writes to the page at `pa` are told.
+    fn watch(&mut self, core: &mut Core, pa: u64) {
+        if core.ram.code_watched(pa) {
+            return;
+        }
+        let ticket = core.watch_code(pa);
+        if !core.ram.watch_confirmed(ticket) {
+            self.unconfirmed.push((pa, ticket));
+        }
+    }
+
+    /// Compares a unit with guest memory.
+    fn confirm(&mut self, core: &mut Core, unit: u32) -> bool {
+        let pages: Vec<u64> = self.cache.units[unit as usize].pages.iter().map(|p| p.pa).collect();
+        pages.into_iter().for_each(|pa| self.watch(core, pa));
+        let u = &self.cache.units[unit as usize];
+        let half = |pc: u64| {
+            let page = u.pages.iter().find(|p| p.va == pc & !0xfff)?;
+            Some(core.ram_page(page.pa)?.load(pc, Width::U16) as u32)
+        };
+        let same = u.sites.iter().all(|s| {
+            let wide = s.insn.len == 4;
+            let low = half(s.pc);
+            let high = if wide { half(s.pc.wrapping_add(2)) } else { Some(0) };
+            low.zip(high).is_some_and(|(l, h)| l | h << 16 == s.insn.raw)
+        });
+        if same {
+            self.cache.units[unit as usize].suspect = false;
+        } else {
+            self.cache.kill(unit);
+        }
+        same
+    }
+
+    /// Doubts units whose pages were written. What others wrote has to be seen after fence.i at the latest; pages that
+    /// they may write without telling are doubted at each of these.
+    fn notice_writes(&mut self, core: &Core) {
+        if core.ram.code_writes() != self.writes {
+            let (cache, memory) = (&mut self.cache, &mut self.memory);
+            let drained = core.ram.drain_code_writes(&mut self.writes, |pa| cache.suspect_page(memory, pa));
+            if drained == Drained::Lost {
+                self.cache.suspect_all(&mut self.memory);
+            }
+        }
+        if core.code_generation != self.generation {
+            self.generation = core.code_generation;
+            let (cache, memory) = (&mut self.cache, &mut self.memory);
+            self.unconfirmed.retain(|(pa, ticket)| {
+                let confirmed = core.ram.watch_confirmed(*ticket);
+                cache.suspect_page(memory, *pa);
+                !confirmed
+            });
+        }
+    }
+
+    /// There is no code at `core.pc`: count, and get ready to write down what the interpreter is about to run.
+    fn prepare(&mut self, core: &mut Core, context: u8) {
+        self.cold = Some(context);
+        let pc = core.pc;
+        if let Some(r) = &self.recording
+            && (r.expect != pc || r.context != context || r.privilege != core.privilege)
+        {
+            self.finish_recording();
+        }
+        if self.recording.is_none() {
+            let heat = &mut self.heat[heat_index(pc)];
+            *heat = heat.saturating_add(1);
+            if *heat < HOT {
+                return;
+            }
+            *heat = 0;
+            self.recording = Some(Recording::new(context, core.privilege, pc));
+        }
+        if let Some(mut r) = self.recording.take()
+            && r.prepare(core, pc, |core, va, pa| {
+                self.watch(core, pa);
+                self.intern(core, va, pa)
+            })
+        {
+            self.recording = Some(r);
+        } else {
+            self.finish_recording();
+        }
+    }
+
+    fn finish_recording(&mut self) {
+        if let Some(r) = self.recording.take() {
+            self.translate(r.finish());
+        }
+    }
+
+    /// Makes a unit of a path.
+    fn translate(&mut self, r: Recording) {
+        if r.steps.is_empty() || r.pages.is_empty() {
+            return;
+        }
+        if self.memory.free() < UNIT_ROOM {
+            self.flush();
+            return;
+        }
+        let n = r.steps.len();
+        let sites: Box<[Site]> = r
+            .steps
+            .iter()
+            .enumerate()
+            .map(|(i, s)| Site { pc: s.pc, insn: s.insn, refund: (n - i) as u32 })
+            .collect();
+        let unit = self.cache.units.len() as u32;
+        let first_exit = self.cache.exits.len() as u32;
+        let job = Job {
+            steps: &r.steps,
+            sites: &sites,
+            pages: &r.pages,
+            context: data_context(r.context),
+            privilege: r.privilege,
+            unit,
+            first_exit,
+        };
+        self.asm.clear(self.memory.next());
+        let made = Emitter::emit(&mut self.asm, &self.to, self.features, &job);
+        match self.asm.finish() {
+            Ok(code) if self.memory.push(code) => {}
+            Ok(_) => return,
+            Err(e) => {
+                debug_assert!(false, "{e}");
+                tracing::error!("a path at {:#x} could not be emitted: {e}", r.steps[0].pc);
+                return;
+            }
+        }
+        made.exits.iter().for_each(|e| self.memory.patch(e.patch_at, e.stub));
+        let exits = made.exits.into_iter().map(|made| Exit { made, from: unit, to: None });
+        let added = Unit {
+            pc: r.steps[0].pc,
+            context: r.context,
+            len: n as u32,
+            pages: r.pages.into(),
+            sites,
+            guarded: made.guarded,
+            main: made.main,
+            incoming: Vec::new(),
+            suspect: false,
+            dead: false,
+            chain: 0,
+        };
+        self.cache.add(added, exits);
+    }
+
+    /// Runs the code at `entry`; why it left.
+    fn enter(&mut self, core: &mut Core, context: u8, entry: u64) -> (Leave, u32) {
+        let all = core.poll_at.min(core.limit).saturating_sub(core.retired).min(1 << 40);
+        let now = all.min(SLICE);
+        core.tier[Word::End as usize] = core.retired.wrapping_add(all);
+        core.tier[Word::Fuel as usize] = now;
+        core.tier[Word::Reserve as usize] = all - now;
+        core.tier[Word::Refund as usize] = 0;
+        core.tier[Word::Jumps as usize] = self.cache.jumps(context);
+        core.tier[Word::Attention as usize] = std::ptr::from_ref(core.shared.attention_word()) as u64;
+        core.tier[Word::HostMxcsr as usize] = floats::HOST.into();
+        floats::settle(core);
+        let core_at: *mut Core = core;
+        // SAFETY: `enter` was emitted by `Trampolines` for this signature; `entry` is a unit of the cache, made for the
+        // context that the core is in, and the borrow behind `core_at` is not used until the call returns.
+        let word = unsafe { self.memory.call(self.to.enter, core_at, entry) };
+        floats::fold_flags(core);
+        let left = core.tier[Word::Fuel as usize]
+            .wrapping_add(core.tier[Word::Reserve as usize])
+            .wrapping_add(core.tier[Word::Refund as usize]);
+        core.retired = core.tier[Word::End as usize].wrapping_sub(left);
+        Leave::from_word(word)
+    }
+}
+
+impl Tier for Translator {
+    fn run(&mut self, core: &mut Core) -> Ran {
+        // An exit that leads to what is found next.
+        let mut link = None;
+        loop {
+            if core.shared.attention() || core.retired >= core.poll_at {
+                return Ran::Yield;
+            }
+            self.notice_writes(core);
+            let Some((n, _)) = context(core) else {
+                self.finish_recording();
+                self.cold = None;
+                return Ran::Cold;
+            };
+            let entry = match self.cache.at_hand(n, core.pc) {
+                Some(entry) if link.is_none() => entry,
+                _ => match self.find(core, n) {
+                    Some(unit) => {
+                        if let Some(exit) = link.take() {
+                            self.cache.link(&mut self.memory, exit, unit);
+                        }
+                        self.cache.units[unit as usize].guarded
+                    }
+                    None => {
+                        self.prepare(core, n);
+                        return Ran::Cold;
+                    }
+                },
+            };
+            if self.recording.is_some() {
+                // The path has come to code that is there.
+                self.finish_recording();
+                if self.cache.units.is_empty() {
+                    continue;
+                }
+            }
+            let (leave, number) = self.enter(core, n, entry);
+            match leave {
+                Leave::Link => {
+                    let Some(exit) = self.cache.exits.get(number as usize) else { return Ran::Cold };
+                    core.pc = exit.made.target;
+                    link = Some(number);
+                }
+                Leave::Guard => {
+                    core.pc = self.cache.units[number as usize].pc;
+                    self.cache.forget(number);
+                }
+                Leave::Fuel => {
+                    let unit = &self.cache.units[number as usize];
+                    core.pc = unit.pc;
+                    if core.limit.saturating_sub(core.retired) < unit.len.into() {
+                        self.cold = None;
+                        return Ran::Cold;
+                    }
+                    // The next look at the clock is nearer than the unit is long: look now.
+                    core.poll_soon();
+                    return Ran::Yield;
+                }
+                Leave::Find => {}
+                Leave::Interpret => {
+                    self.cold = None;
+                    return Ran::Cold;
+                }
+                Leave::Stopped => {
+                    return Ran::Stopped {
+                        exit: helpers::exit_of(core.tier[Word::Exit as usize]),
+                        raw: core.tier[Word::Raw as usize] as u32,
+                    };
+                }
+            }
+        }
+    }
+
+    fn interpreted(&mut self, core: &mut Core, pc: u64, insns: usize, _bytes: u64) {
+        if self.cold.take().is_none() {
+            return;
+        }
+        let Some(r) = &mut self.recording else { return };
+        let same_mode = context(core).is_some_and(|(n, _)| n == r.context) && core.privilege == r.privilege;
+        if r.commit(pc, insns, core.pc) == Progress::Done || !same_mode {
+            self.finish_recording();
+        }
+    }
+
+    fn forget(&mut self) {
+        self.flush();
+    }
+}
