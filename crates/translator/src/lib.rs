@@ -32,6 +32,24 @@ mod unit;
 
 use strata_riscv::tier::Tier;
 
+/// What of a translator can be chosen. No guest can tell: tests use it to reach in seconds what else takes hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Executions in the interpreter before an address counts as hot. With 0 nothing waits: whatever can be translated
+    /// is before it runs for the first time, block by block.
+    pub hot: u8,
+    /// Host code kept, in bytes; rounded up to whole pages and to what two units may need.
+    pub code_size: usize,
+}
+
+impl Default for Options {
+    /// What [`tier`] takes.
+    fn default() -> Options {
+        // A Debian boot makes a few MiB of code. Only what is used is ever touched.
+        Options { hot: 16, code_size: 32 << 20 }
+    }
+}
+
 /// Why there can be no translator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TranslatorError {
@@ -56,7 +74,15 @@ pub enum TranslatorError {
 /// # Errors
 /// [`TranslatorError`] where the host does not allow one.
 pub fn tier() -> Result<Box<dyn Tier>, TranslatorError> {
-    Ok(Box::new(translator::Translator::new()?))
+    tier_with(Options::default())
+}
+
+/// [`tier`], but as `options` say.
+///
+/// # Errors
+/// [`TranslatorError`] where the host does not allow one.
+pub fn tier_with(options: Options) -> Result<Box<dyn Tier>, TranslatorError> {
+    Ok(Box::new(translator::Translator::new(options)?))
 }
 
 #[cfg(test)]

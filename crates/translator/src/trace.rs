@@ -139,6 +139,17 @@ impl Recording {
         }
     }
 
+    /// The block that was decoded, as a path, though it has not run: where it goes on is not known, unless by a jump.
+    pub fn ahead(mut self) -> Recording {
+        self.committed = self.steps.len();
+        if let Some(last) = self.steps.last_mut()
+            && last.insn.op.effect() == Effect::Jump
+        {
+            last.next = last.pc.wrapping_add(last.insn.imm as i64 as u64);
+        }
+        self.finish()
+    }
+
     /// Drops what was decoded and has not run.
     pub fn finish(mut self) -> Recording {
         self.steps.truncate(self.committed);

@@ -18,25 +18,23 @@ use crate::layout::Word;
 use crate::trace::{Progress, Recording};
 use crate::trampolines::Trampolines;
 use crate::unit::{Exit, Leave, Site, Unit};
-use crate::{TranslatorError, floats, helpers};
+use crate::{Options, TranslatorError, floats, helpers};
 use std::collections::HashMap;
 use strata_isa::ops::Width;
 use strata_memory::Drained;
 use strata_riscv::tier::{Core, DataContext, FetchPage, Privilege, Ran, Tier};
 use strata_x64::Asm;
 
-/// Host code kept, in bytes: a Debian boot makes a few MiB. Only what is used is ever touched.
-const CODE_SIZE: usize = 32 << 20;
 /// Room that one unit may need at most.
 const UNIT_ROOM: usize = 64 << 10;
-/// Executions in the interpreter before an address counts as hot.
-const HOT: u8 = 16;
 const HEAT: usize = 1 << 16;
 /// Fuel given out at once; see the fuel trampoline.
 const SLICE: u64 = 4096;
 
 /// See the module.
 pub(crate) struct Translator {
+    /// Executions before an address is hot; with 0, blocks are translated before they run.
+    hot: u8,
     memory: CodeMemory,
     to: Trampolines,
     /// Bytes of the shared pieces.
@@ -89,12 +87,12 @@ impl Translator {
     ///
     /// # Errors
     /// [`TranslatorError`] where the host's processor or its rules about memory do not allow one.
-    pub fn new() -> Result<Translator, TranslatorError> {
+    pub fn new(options: Options) -> Result<Translator, TranslatorError> {
         let features = Features::detect();
         if !features.bmi2 {
             return Err(TranslatorError::Processor);
         }
-        let mut memory = CodeMemory::new(CODE_SIZE)?;
+        let mut memory = CodeMemory::new(options.code_size.next_multiple_of(4096).max(2 * UNIT_ROOM))?;
         let mut asm = Asm::new(memory.next());
         let to = Trampolines::emit(&mut asm);
         let code = asm.finish().map_err(|_| TranslatorError::Processor)?;
@@ -103,6 +101,7 @@ impl Translator {
         }
         let shared_code = memory.used();
         Ok(Translator {
+            hot: options.hot,
             memory,
             to,
             shared_code,
@@ -221,7 +220,7 @@ impl Translator {
         if self.recording.is_none() {
             let heat = &mut self.heat[heat_index(pc)];
             *heat = heat.saturating_add(1);
-            if *heat < HOT {
+            if *heat < self.hot {
                 return;
             }
             *heat = 0;
@@ -237,6 +236,22 @@ impl Translator {
         } else {
             self.finish_recording();
         }
+    }
+
+    /// Translates the block at `core.pc` before it runs for the first time; whether there is code now.
+    fn translate_ahead(&mut self, core: &mut Core, context: u8) -> bool {
+        self.finish_recording();
+        let pc = core.pc;
+        let mut r = Recording::new(context, core.privilege, pc);
+        let decoded = r.prepare(core, pc, |core, va, pa| {
+            self.watch(core, pa);
+            self.intern(core, va, pa)
+        });
+        let before = self.cache.units.len();
+        if decoded {
+            self.translate(r.ahead());
+        }
+        self.cache.units.len() > before
     }
 
     fn finish_recording(&mut self) {
@@ -348,6 +363,11 @@ impl Tier for Translator {
                             self.cache.link(&mut self.memory, exit, unit);
                         }
                         self.cache.units[unit as usize].guarded
+                    }
+                    None if self.hot == 0 && self.translate_ahead(core, n) => {
+                        // Room may have been made for it, and the exit be gone.
+                        link = None;
+                        continue;
                     }
                     None => {
                         self.prepare(core, n);

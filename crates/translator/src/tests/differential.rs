@@ -2,6 +2,7 @@
 
 use super::fixture::*;
 use super::program::{self, Maker, POINTERS, RESERVED};
+use crate::Options;
 use strata_engine::Vcpu;
 use strata_isa::random::{Filter, SplitMix64};
 use strata_isa::{Effect, Extensions};
@@ -30,7 +31,10 @@ fn compare(seed: u64, floats: bool, system: bool) {
     let registers = rng.next_u64();
     // Often over the end of a page.
     let base = BASE + if rng.chance(50) { 0x1000 - rng.below(200) * 2 } else { 0 };
-    let mut machines = [false, true].map(|translated| {
+    // Each with other habits: code at once or late, much room for it or little.
+    let options =
+        Options { hot: [16, 0, 1][(seed % 3) as usize], code_size: [32 << 20, 0][(seed % 2) as usize] };
+    let mut machines = [None, Some(options)].map(|translated| {
         let mut m = Machine::new(translated, base);
         m.ram.load(base, &program::bytes(&code)).unwrap();
         m.registers(&mut SplitMix64::new(registers), POINTERS);

@@ -1,5 +1,6 @@
 //! A bare machine of one hart, with and without a translator.
 
+use crate::Options;
 use std::sync::Arc;
 use strata_engine::{Entry, ManualClock, NoBus, Privilege, Vcpu};
 use strata_isa::random::SplitMix64;
@@ -20,11 +21,11 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// With its first instruction at `base`, where traps lead too.
-    pub fn new(translated: bool, base: u64) -> Machine {
+    /// Translated with these options, or interpreted, with its first instruction at `base`, where traps lead too.
+    pub fn new(translated: Option<Options>, base: u64) -> Machine {
         let ram = GuestRam::single(BASE, SIZE).unwrap();
         let clock = Arc::new(ManualClock::default());
-        let tier = translated.then(|| crate::tier().unwrap());
+        let tier = translated.map(|o| crate::tier_with(o).unwrap());
         let config = HartConfig::new(0);
         let mut hart = Hart::with_tier(config, ram.clone(), Arc::new(NoBus), clock, tier);
         hart.boot(Entry { pc: base, args: [0; 3], privilege: Privilege::Firmware });
