@@ -9,3 +9,4 @@ mod saving;
 mod tier;
 mod time;
 mod traps;
+mod watching;
