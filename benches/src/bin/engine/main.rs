@@ -25,6 +25,8 @@ use plan::Kind;
 use report::Setting;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use tempfile::TempDir;
+use toolchain::Programs;
 
 /// Measures the engine against QEMU and against the host itself.
 #[derive(Parser)]
@@ -88,34 +90,59 @@ fn main() -> Result<()> {
     peers.push(Peer::Native);
     let mut figures = Figures::new(peers.iter().map(Peer::name).collect());
     let boots = boots(&chosen, &args, &strata, &busybox)?;
+    let bench = Bench {
+        peers,
+        programs,
+        kernel: busybox.kernel(),
+        batches: batches(&chosen, args.smp),
+        boots,
+        scratch,
+    };
     let before = load()?;
-    for round in 0..usize::from(args.rounds) {
-        for batch in batches(&chosen, args.smp) {
-            // Who begins changes, so that nobody always follows the same one.
-            for peer in in_turn(&peers, round) {
-                eprintln!("round {}: {} workloads on {}", round + 1, batch.names.len(), peer.name());
-                for lines in peer.measure(&programs, &busybox.kernel(), &batch.names, batch.harts)? {
-                    figures.add(&peer.name(), &lines)?;
-                }
-            }
-        }
-        for (name, image) in &boots {
-            for peer in in_turn(&peers, round).filter(|p| !matches!(p, Peer::Native)) {
-                eprintln!("round {}: {name} on {}", round + 1, peer.name());
-                let took = image.boot(peer, scratch.path())?;
-                figures.add_time(&peer.name(), name, took.as_secs_f64());
-            }
-        }
-    }
+    // What ends a run early does not take the figures with it that are there.
+    let outcome = (0..usize::from(args.rounds)).try_for_each(|r| bench.round(r, &mut figures));
     let setting = Setting {
         date: output(Command::new("date").args(["-u", "+%-d %B %Y"]).env("LC_ALL", "C"))?,
         host: host()?,
         rounds: args.rounds.into(),
-        compiler: programs.compiler.clone(),
+        compiler: bench.programs.compiler.clone(),
         kernel: busybox.release()?,
         load: [before, load()?],
     };
-    write(&args, &figures, &setting)
+    write(&args, &figures, &setting, outcome.is_ok())?;
+    outcome
+}
+
+/// Everything that a round needs.
+struct Bench {
+    peers: Vec<Peer>,
+    programs: Programs,
+    kernel: PathBuf,
+    batches: Vec<Batch>,
+    boots: Vec<(&'static str, Image)>,
+    scratch: TempDir,
+}
+
+impl Bench {
+    fn round(&self, round: usize, figures: &mut Figures) -> Result<()> {
+        for batch in &self.batches {
+            // Who begins changes, so that nobody always follows the same one.
+            for peer in in_turn(&self.peers, round) {
+                eprintln!("round {}: {} workloads on {}", round + 1, batch.names.len(), peer.name());
+                for lines in peer.measure(&self.programs, &self.kernel, &batch.names, batch.harts)? {
+                    figures.add(&peer.name(), &lines)?;
+                }
+            }
+        }
+        for (name, image) in &self.boots {
+            for peer in in_turn(&self.peers, round).filter(|p| !matches!(p, Peer::Native)) {
+                eprintln!("round {}: {name} on {}", round + 1, peer.name());
+                let took = image.boot(peer, self.scratch.path())?;
+                figures.add_time(&peer.name(), name, took.as_secs_f64());
+            }
+        }
+        Ok(())
+    }
 }
 
 fn in_turn(peers: &[Peer], round: usize) -> impl Iterator<Item = &Peer> {
@@ -171,7 +198,7 @@ fn build_strata() -> Result<PathBuf> {
     Ok(program)
 }
 
-fn write(args: &Args, figures: &Figures, setting: &Setting) -> Result<()> {
+fn write(args: &Args, figures: &Figures, setting: &Setting, whole: bool) -> Result<()> {
     let table = report::markdown(figures, setting);
     println!("{table}");
     let title = format!("{} against {}, {}", figures.peers[0], figures.peers[1..].join(", "), setting.date);
@@ -182,7 +209,7 @@ fn write(args: &Args, figures: &Figures, setting: &Setting) -> Result<()> {
     if let Some(path) = &args.svg {
         std::fs::write(path, &plot)?;
     }
-    if args.docs {
+    if args.docs && whole {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
         let page = docs.join("engine-speed.md");
         let text = std::fs::read_to_string(&page)?;
