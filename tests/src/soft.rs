@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use strata_engine::{Bus, BusFault, Entry, GuestClock, Privilege, SeededEntropy, Stop, Vcpu, VcpuShared};
 use strata_machine::loader::{Placement, Source};
-use strata_machine::{ConsoleFds, Exit, MachineSpec, Resources};
+use strata_machine::{ConsoleFds, Exit, Machine, MachineSpec, Resources, Tier, TranslatorOptions};
 use strata_memory::{Backing, GuestRam, RegionSpec};
 use strata_riscv::{Hart, HartConfig};
 
@@ -45,16 +45,32 @@ impl Bus for BareBus {
     }
 }
 
-/// Runs one hart from the start of `ram`, which lies at `base`, until it writes to the finisher.
+/// The tiers that tests run on, named.
+///
+/// The translator as it is; with everything translated before it first runs; and with code that is made after one run
+/// and soon evicted.
+pub const TIERS: [(&str, Tier); 4] = [
+    ("interpreter", Tier::Interpreter),
+    ("translator", Tier::Translator),
+    ("translator, ahead", Tier::Tuned(TranslatorOptions { hot: 0, code_size: 32 << 20 })),
+    ("translator, crowded", Tier::Tuned(TranslatorOptions { hot: 1, code_size: 0 })),
+];
+
+/// Runs one hart of `tier` from the start of `ram`, which lies at `base`, until it writes to the finisher.
 ///
 /// # Errors
-/// It does so within `limit` with anything but success, or not at all.
-pub fn run_bare(ram: OwnedFd, base: u64, len: u64, limit: Duration) -> Result<()> {
+/// It does so within `limit` with anything but success, or not at all; or the host does not allow the tier.
+pub fn run_bare(tier: Tier, ram: OwnedFd, base: u64, len: u64, limit: Duration) -> Result<()> {
     let ram = GuestRam::new(vec![RegionSpec { gpa: base, len, backing: Backing::SharedFd(ram) }])?;
     let clock = Arc::new(GuestClock::stopped_at(0));
     clock.start();
     let bus = Arc::new(BareBus::default());
-    let mut hart = Hart::new(HartConfig::new(0), ram, bus.clone(), clock);
+    let second = match tier {
+        Tier::Interpreter => None,
+        Tier::Translator => Some(strata_translator::tier()?),
+        Tier::Tuned(options) => Some(strata_translator::tier_with(options)?),
+    };
+    let mut hart = Hart::with_tier(HartConfig::new(0), ram, bus.clone(), clock, second);
     let shared = hart.shared().clone();
     let _ = bus.hart.set(shared.clone());
     hart.boot(Entry { pc: base, args: [0; 3], privilege: Privilege::Firmware });
@@ -90,31 +106,12 @@ pub struct Run {
     pub time: Duration,
 }
 
-/// Runs the bare-metal ELF `program` as the firmware of a machine.
+/// Runs the bare-metal ELF `program` as the firmware of a machine whose harts are of `tier`.
 ///
 /// # Errors
 /// The machine cannot be built, or still runs after `limit`.
-pub fn run_machine(program: &Path, harts: usize, limit: Duration) -> Result<Run> {
-    let spec = MachineSpec {
-        harts: u32::try_from(harts)?,
-        memory: 128 << 20,
-        cmdline: String::new(),
-        deterministic: false,
-        slots: MachineSpec::usual_slots(0, 0),
-    };
-    let mut printed = tempfile::tempfile()?;
-    let firmware = Source { file: File::open(program)?, name: program.display().to_string() };
-    let resources = Resources {
-        tier: None,
-        pace: false,
-        placement: Placement { firmware: Some(firmware), ..Placement::default() },
-        console: ConsoleFds { input: File::open("/dev/null")?.into(), output: printed.try_clone()?.into() },
-        disks: Vec::new(),
-        nics: Vec::new(),
-        entropy: Box::new(SeededEntropy(1)),
-        boot_entropy: Box::new(SeededEntropy(2)),
-    };
-    let machine = Arc::new(strata_machine::build(&spec, resources).context("building a machine")?);
+pub fn run_machine(tier: Tier, program: &Path, harts: usize, limit: Duration) -> Result<Run> {
+    let (machine, mut printed) = machine(tier, program, harts, false)?;
     let (done, wait) = channel::<()>();
     let (watched, start) = (machine.clone(), Instant::now());
     let watchdog = std::thread::spawn(move || {
@@ -137,4 +134,37 @@ pub fn run_machine(program: &Path, harts: usize, limit: Duration) -> Result<Run>
     printed.rewind()?;
     printed.read_to_end(&mut output)?;
     Ok(Run { exit, output, retired: machine.retired(), time })
+}
+
+/// A machine with the bare-metal ELF `program` as its firmware, and the file that it prints to.
+///
+/// # Errors
+/// It cannot be built.
+pub fn machine(
+    tier: Tier,
+    program: &Path,
+    harts: usize,
+    deterministic: bool,
+) -> Result<(Arc<Machine>, File)> {
+    let spec = MachineSpec {
+        harts: u32::try_from(harts)?,
+        memory: 128 << 20,
+        cmdline: String::new(),
+        deterministic,
+        slots: MachineSpec::usual_slots(0, 0),
+    };
+    let printed = tempfile::tempfile()?;
+    let firmware = Source { file: File::open(program)?, name: program.display().to_string() };
+    let resources = Resources {
+        tier: Some(tier),
+        pace: false,
+        placement: Placement { firmware: Some(firmware), ..Placement::default() },
+        console: ConsoleFds { input: File::open("/dev/null")?.into(), output: printed.try_clone()?.into() },
+        disks: Vec::new(),
+        nics: Vec::new(),
+        entropy: Box::new(SeededEntropy(1)),
+        boot_entropy: Box::new(SeededEntropy(2)),
+    };
+    let machine = Arc::new(strata_machine::build(&spec, resources).context("building a machine")?);
+    Ok((machine, printed))
 }

@@ -1,4 +1,4 @@
-//! The bare-metal programs of `guests/`, each on QEMU and on our machine. They check themselves; the code of a failure
+//! The bare-metal programs of `guests/`, each on QEMU and on each tier of our machine. They check themselves; the code of a failure
 //! is the line of the check that failed.
 
 use anyhow::{Context, Result, ensure};
@@ -8,7 +8,7 @@ use strata_machine::Exit;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn passes_on_both(name: &str, harts: usize, options: &[&str]) -> Result<()> {
+fn passes_on_all(name: &str, harts: usize, options: &[&str]) -> Result<()> {
     if !tools::have(&[tools::GCC, tools::QEMU]) {
         return Ok(());
     }
@@ -20,8 +20,10 @@ fn passes_on_both(name: &str, harts: usize, options: &[&str]) -> Result<()> {
         status.success(),
         "{name} ended on QEMU with {status}: the number is that of the line, modulo 256"
     );
-    let run = soft::run_machine(&elf, harts, LIMIT).context("on our machine")?;
-    ensure!(run.exit == Exit::PowerOff(0), "{name} ended on our machine with {:?}", run.exit);
+    for (tier, how) in soft::TIERS {
+        let run = soft::run_machine(how, &elf, harts, LIMIT).with_context(|| format!("on our {tier}"))?;
+        ensure!(run.exit == Exit::PowerOff(0), "{name} ended on our {tier} with {:?}", run.exit);
+    }
     Ok(())
 }
 
@@ -30,7 +32,7 @@ macro_rules! guests {
         $(#[test]
         fn $name() -> Result<()> {
             let file = stringify!($name).split("_on_").next().unwrap_or_default();
-            passes_on_both(file, $harts, &$options)
+            passes_on_all(file, $harts, &$options)
         })*
     };
 }
@@ -58,7 +60,9 @@ fn htif_gives_the_exit_code() -> Result<()> {
     c.arg("-bios").arg(&elf);
     let (status, _) = qemu::run(c, LIMIT)?;
     ensure!(status.code() == Some(7), "QEMU's spike machine ended with {status}");
-    let run = soft::run_machine(&elf, 1, LIMIT)?;
-    ensure!(run.exit == Exit::PowerOff(7), "ours ended with {:?}", run.exit);
+    for (tier, how) in soft::TIERS {
+        let run = soft::run_machine(how, &elf, 1, LIMIT)?;
+        ensure!(run.exit == Exit::PowerOff(7), "ours, {tier}, ended with {:?}", run.exit);
+    }
     Ok(())
 }

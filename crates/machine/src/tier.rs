@@ -8,6 +8,7 @@ use std::sync::Arc;
 use strata_engine::{Bus, Clock, Vcpu};
 use strata_memory::GuestRam;
 use strata_riscv::{Hart, HartConfig};
+use strata_translator::Options;
 
 /// How guest code is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum Tier {
     Interpreter,
     /// As host code, where the host allows that.
     Translator,
+    /// The translator with other habits than its own, for tests; no user can name it.
+    Tuned(Options),
 }
 
 /// Why harts of a tier cannot be made.
@@ -43,6 +46,7 @@ impl Tier {
         match self {
             Tier::Interpreter => Ok(()),
             Tier::Translator => strata_translator::tier().map(drop).map_err(TierError::from),
+            Tier::Tuned(options) => strata_translator::tier_with(options).map(drop).map_err(TierError::from),
         }
     }
 
@@ -50,7 +54,7 @@ impl Tier {
     pub fn name(self) -> &'static str {
         match self {
             Tier::Interpreter => "interpreter",
-            Tier::Translator => "translator",
+            Tier::Translator | Tier::Tuned(_) => "translator",
         }
     }
 }
@@ -72,6 +76,7 @@ pub(crate) fn hart(
     let second = match tier {
         Tier::Interpreter => None,
         Tier::Translator => Some(strata_translator::tier()?),
+        Tier::Tuned(options) => Some(strata_translator::tier_with(options)?),
     };
     Ok(Box::new(Hart::with_tier(config, ram, bus, clock, second)))
 }

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
+use strata_machine::Tier;
 
 /// Longest run of one program.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -69,10 +70,12 @@ pub fn on_qemu(image: &Image) -> Result<Outcome> {
     collect(image, &ram, start.elapsed())
 }
 
-/// Runs it on our hart.
-pub fn on_soft(image: &Image) -> Result<Outcome> {
+/// Runs it on our hart, of one of its tiers.
+pub fn on_soft(image: &Image, tier: Tier) -> Result<Outcome> {
     let ram = File::from(ram_of(image)?);
     let start = Instant::now();
-    soft::run_bare(ram.try_clone()?.into(), RAM, RAM_SIZE, LIMIT).with_context(|| progress(image, &ram))?;
+    soft::run_bare(tier, ram.try_clone()?.into(), RAM, RAM_SIZE, LIMIT)
+        .with_context(|| format!("{tier:?}"))
+        .with_context(|| progress(image, &ram))?;
     collect(image, &ram, start.elapsed())
 }
