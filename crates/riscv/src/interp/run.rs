@@ -8,7 +8,7 @@
 //! instructions. Reading the clock costs as much as a dozen instructions, so timers are looked at every [`Core::quantum`]
 //! instructions, and at once when the guest has moved a deadline.
 
-use super::block::{BlockCache, MAX_INSNS};
+use super::block::{Block, BlockCache, MAX_INSNS};
 use crate::config::NS_PER_TICK;
 use crate::core::Core;
 use crate::csr::envcfg;
@@ -39,17 +39,17 @@ pub(crate) fn run(core: &mut Core, cache: &mut BlockCache, tier: Option<&mut (dy
 fn run_on(core: &mut Core, cache: &mut BlockCache, mut tier: Option<&mut (dyn Tier + 'static)>) -> Stop {
     core.poll_soon();
     loop {
-        let mut alone = std::mem::take(&mut core.next_alone);
+        core.alone = std::mem::take(&mut core.next_alone);
+        let mut careful = core.alone;
         if core.shared.attention() || core.retired >= core.poll_at {
             match poll(core) {
                 Some(stop) => return stop,
-                // Also where a limit is far: one instruction by itself is not felt.
-                None => alone |= core.limit != u64::MAX,
+                // Also where a limit is far: one block is not felt.
+                None => careful |= core.limit != u64::MAX,
             }
         }
-        core.alone = alone;
         if let Some(tier) = &mut tier
-            && !alone
+            && !careful
         {
             match tier.run(core) {
                 Ran::Cold => {}
@@ -61,8 +61,8 @@ fn run_on(core: &mut Core, cache: &mut BlockCache, mut tier: Option<&mut (dyn Ti
             }
         }
         let block = match cache.at_hand(core) {
-            Some(block) if !alone => block,
-            _ => match if alone { cache.alone(core) } else { cache.find(core) } {
+            Some(block) if !careful => block,
+            _ => match if careful { carefully(core, cache) } else { cache.find(core) } {
                 Ok(block) => block,
                 Err(exit) => match stopped(core, &[], 0, exit) {
                     Some(stop) => return stop,
@@ -82,11 +82,25 @@ fn run_on(core: &mut Core, cache: &mut BlockCache, mut tier: Option<&mut (dyn Ti
         core.x[0] = 0;
         let began = std::mem::replace(&mut core.pc, core.next);
         if let Some(tier) = &mut tier
-            && !alone
+            && !careful
         {
             tier.interpreted(core, began, insns.len(), block.size.into());
         }
     }
+}
+
+/// The block at `core.pc`, unless it goes beyond the next limit or deadline, or is to be one instruction: that instruction.
+#[cold]
+#[inline(never)]
+fn carefully(core: &mut Core, cache: &mut BlockCache) -> Result<Block, Exit> {
+    if !core.alone {
+        let block = cache.at_hand(core).map_or_else(|| cache.find(core), Ok)?;
+        if cache.code(block).len() as u64 <= core.limit.min(core.clock_at).saturating_sub(core.retired) {
+            return Ok(block);
+        }
+        core.alone = true;
+    }
+    cache.alone(core)
 }
 
 /// Runs a block's instructions; where one stops, tells which and why.
@@ -188,7 +202,7 @@ fn poll(core: &mut Core) -> Option<Stop> {
         core.poll_at = if core.limit == u64::MAX {
             core.clock_at
         } else {
-            // Near a limit or a deadline the loop comes here for every instruction, and runs them one by one.
+            // Near a limit or a deadline the loop comes here for every block, and runs none that goes beyond.
             core.clock_at.min(core.limit).saturating_sub(MAX_INSNS as u64)
         };
         let mip = core.csr.mip | core.pins() | core.timers;

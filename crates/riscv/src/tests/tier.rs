@@ -89,10 +89,9 @@ fn the_tier_runs_what_it_has_and_is_told_of_the_rest() {
     assert_eq!((c.x[5], c.csr.mcause, c.csr.mepc, c.csr.mtval), (4, 2, HOT + 8, 0xffff_ffff));
     assert_eq!((c.pc, c.retired), (BASE + 0x800, 1000));
     assert_eq!(seen.executed.load(Relaxed), 2);
-    // The first block is run alone, near the poll; what follows is told.
+    // The first block comes right after a poll, and is not told; what follows is.
     let blocks = seen.blocks.lock().unwrap();
-    assert_eq!(blocks[0], (BASE + 4, 2, 8));
-    assert!(blocks[1..].iter().all(|&b| b == (BASE + 0x800, 1, 4)));
+    assert!(!blocks.is_empty() && blocks.iter().all(|&b| b == (BASE + 0x800, 1, 4)));
 }
 
 #[test]
