@@ -46,7 +46,6 @@ fn words_that_make_no_sense() {
     refused(&place, "run busybox --memory 1M", 78, &["16 MiB", "--memory"]);
     refused(&place, "run busybox --memory 100000T", 78, &["1024 GiB"]);
     refused(&place, "run busybox --memory 1023G", 71, &["this host has", "--memory"]);
-    refused(&place, "run busybox --tier translator", 71, &["no translator", "--tier interpreter"]);
     refused(&place, "run busybox --forward 99999:1", 78, &["99999:1", "HOST_PORT:GUEST_PORT"]);
     refused(&place, "run busybox --name Not_A_Name", 78, &["Not_A_Name", "hyphens"]);
     refused(&place, "run nosuch", 66, &["nosuch", "debian:13"]);

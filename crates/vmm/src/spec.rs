@@ -355,7 +355,8 @@ mod tests {
         assert_eq!(kind(|s| s.memory = (4 << 30) + 4096), Some(Kind::Host));
         assert_eq!(kind(|s| s.memory = u64::MAX), Some(Kind::Config));
         assert_eq!(kind(|s| s.tier = Some(Tier::Interpreter)), None);
-        assert_eq!(kind(|s| s.tier = Some(Tier::Translator)), Some(Kind::Host));
+        let refused = strata_machine::Tier::Translator.check().is_err().then_some(Kind::Host);
+        assert_eq!(kind(|s| s.tier = Some(Tier::Translator)), refused);
         assert_eq!(kind(|s| s.kernel = None), Some(Kind::Config));
         assert_eq!(kind(|s| s.console = ConsoleSpec::Primary), Some(Kind::Config));
         assert_eq!(kind(|s| s.cmdline = "a\nb".into()), Some(Kind::Config));

@@ -1,7 +1,7 @@
 //! Guest programs put together word by word, and machines to run them on.
 
 use crate::loader::{Placement, Source};
-use crate::{ConsoleFds, Machine, MachineSpec, Nic, Resources, SlotDevice};
+use crate::{ConsoleFds, Machine, MachineSpec, Nic, Resources, SlotDevice, Tier};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
@@ -204,15 +204,15 @@ pub fn spec(harts: u32) -> MachineSpec {
 
 /// A machine of `harts` with a device of every kind.
 pub fn machine_with(harts: u32, placement: Placement) -> (Machine, Console) {
-    machine_of(&spec(harts), placement)
+    machine_of(&spec(harts), None, placement)
 }
 
-/// The same, of any kind.
-pub fn machine_of(spec: &MachineSpec, placement: Placement) -> (Machine, Console) {
+/// The same, of any kind and tier.
+pub fn machine_of(spec: &MachineSpec, tier: Option<Tier>, placement: Placement) -> (Machine, Console) {
     let (ours, console) = Console::pair();
     let net = UserNet::new(UserConfig { isolated: true, ..UserConfig::default() }).unwrap();
     let resources = Resources {
-        tier: None,
+        tier,
         pace: false,
         placement,
         console,

@@ -11,7 +11,7 @@ fn full(deterministic: bool) -> (crate::Machine, Console) {
     a.jump(0);
     let program = elf(RAM, &a.bytes(), RAM + 0x1000, RAM + 0x1040);
     let placement = Placement { firmware: Some(source(&program)), ..Placement::default() };
-    machine_of(&MachineSpec { deterministic, ..spec(2) }, placement)
+    machine_of(&MachineSpec { deterministic, ..spec(2) }, None, placement)
 }
 
 fn laws(m: &crate::Machine) {

@@ -2,7 +2,7 @@
 
 use super::guest::*;
 use crate::loader::Placement;
-use crate::{Exit, Machine, MachineSpec, PauseAtError, Phase};
+use crate::{Exit, Machine, MachineSpec, PauseAtError, Phase, Tier};
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 use strata_isa::Op;
@@ -79,19 +79,25 @@ fn busy(harts: u64, rounds: u64) -> Asm {
 }
 
 fn deterministic(harts: u32, image: &[u8]) -> (Machine, Console) {
+    deterministic_in(None, harts, image)
+}
+
+fn deterministic_in(tier: Option<Tier>, harts: u32, image: &[u8]) -> (Machine, Console) {
     let placement = Placement { kernel: Some(source(image)), ..Placement::default() };
-    machine_of(&MachineSpec { deterministic: true, ..spec(harts) }, placement)
+    machine_of(&MachineSpec { deterministic: true, ..spec(harts) }, tier, placement)
 }
 
 type Saved = Vec<(String, Vec<u8>)>;
 
-/// All states every `STEP` instructions, the end, and what was printed. `disturb` is called while it runs.
-fn history(
-    harts: u32,
-    image: &[u8],
-    mut disturb: impl FnMut(&Machine),
-) -> (Vec<Saved>, Exit, Vec<u8>, Vec<u8>) {
-    let (m, console) = deterministic(harts, image);
+/// All states every `STEP` instructions, the end, what was printed, and RAM.
+type History = (Vec<Saved>, Exit, Vec<u8>, Vec<u8>);
+
+/// The history of a run. `disturb` is called while it runs.
+fn history(harts: u32, image: &[u8], disturb: impl FnMut(&Machine)) -> History {
+    history_of(deterministic(harts, image), disturb)
+}
+
+fn history_of((m, console): (Machine, Console), mut disturb: impl FnMut(&Machine)) -> History {
     let output = console.collect();
     let mut states = Vec::new();
     for n in 1.. {
@@ -163,6 +169,24 @@ fn two_runs_are_one_and_pauses_are_not_seen() {
                 assert_eq!(again.0.len(), first.0.len());
                 assert!(again.2 == first.2 && again.3 == first.3);
             }
+        });
+    }
+}
+
+#[test]
+fn tiers_are_not_seen() {
+    if Tier::Translator.check().is_err() {
+        return;
+    }
+    for (harts, rounds) in [(1, 300), (2, 150)] {
+        within(LIMIT, move || {
+            let image = busy(harts.into(), rounds).image();
+            let run = |tier| history_of(deterministic_in(Some(tier), harts, &image), |_| ());
+            let [a, b] = Tier::ALL.map(run);
+            assert!(a.0.len() > 10);
+            let differs = a.0.iter().zip(&b.0).position(|(a, b)| a != b);
+            assert_eq!(differs, None, "{harts} harts, of {}", a.0.len());
+            assert!(a == b, "{:?} {:?}", a.1, b.1);
         });
     }
 }
