@@ -171,6 +171,11 @@ impl GuestRam {
         Drained::Complete
     }
 
+    /// Harts that have registered.
+    pub fn harts(&self) -> usize {
+        locked(&self.watch().harts).len()
+    }
+
     /// A place for a hart to publish that it is quiet. It is not running at first.
     pub fn register_hart(&self) -> Quiet {
         let seen = Arc::new(AtomicU64::new(NOT_RUNNING));

@@ -17,6 +17,7 @@ use strata_memory::{GuestRam, Quiet};
 
 /// What LR reserved. SC compares the value in memory with it: another hart's store of the same value is not noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Reservation {
     /// Virtual address.
     pub va: u64,
@@ -24,8 +25,13 @@ pub struct Reservation {
     pub pa: u64,
     /// What LR loaded, zero-extended.
     pub value: u64,
-    /// 4 or 8.
+    /// 4 or 8; 0 where nothing is reserved, and the rest means nothing then.
     pub bytes: u8,
+}
+
+impl Reservation {
+    /// Nothing is reserved.
+    pub const NONE: Reservation = Reservation { va: 0, pa: 0, value: 0, bytes: 0 };
 }
 
 /// All that an instruction can read or change. Its address never changes ([`crate::Hart`] keeps it in a box).
@@ -58,7 +64,7 @@ pub struct Core {
     /// The trap behind an [`crate::tier::Exit::Trap`].
     pub raised: (Cause, u64),
     /// What LR reserved.
-    pub reservation: Option<Reservation>,
+    pub reservation: Reservation,
     /// Translations remembered.
     pub mmu: Mmu,
     /// Instructions between two looks at the clock.
@@ -111,7 +117,7 @@ impl Core {
             csr: Csrs::reset(&config),
             privilege: Privilege::Machine,
             raised: (Cause::Illegal, 0),
-            reservation: None,
+            reservation: Reservation::NONE,
             mmu: Mmu::new(),
             quantum: crate::interp::QUANTUM,
             clock_at: 0,

@@ -146,7 +146,8 @@ impl HartState {
 impl Core {
     /// The registers as they are.
     pub(crate) fn to_state(&self) -> HartState {
-        let r = self.reservation.unwrap_or(Reservation { va: 0, pa: 0, value: 0, bytes: 0 });
+        let reserved = self.reservation.bytes != 0;
+        let r = if reserved { self.reservation } else { Reservation::NONE };
         let csrs = HartState::with_csrs(&self.csr);
         HartState {
             x: std::array::from_fn(|n| self.x[n]),
@@ -154,7 +155,7 @@ impl Core {
             pc: self.pc,
             privilege: self.privilege as u8,
             waiting: self.waiting,
-            reserved: self.reservation.is_some(),
+            reserved,
             reserved_va: r.va,
             reserved_pa: r.pa,
             reserved_value: r.value,
@@ -215,12 +216,11 @@ impl Core {
         self.x[..32].copy_from_slice(&x);
         (self.f, self.pc, self.waiting, self.retired) = (f, pc, waiting, retired);
         self.privilege = Privilege::from_bits(privilege.into()).unwrap_or(Privilege::Machine);
-        self.reservation = reserved.then_some(Reservation {
-            va: reserved_va,
-            pa: reserved_pa,
-            value: reserved_value,
-            bytes: reserved_bytes,
-        });
+        self.reservation = if reserved {
+            Reservation { va: reserved_va, pa: reserved_pa, value: reserved_value, bytes: reserved_bytes }
+        } else {
+            Reservation::NONE
+        };
         self.csr = Csrs {
             mstatus,
             mie,

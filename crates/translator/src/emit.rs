@@ -14,6 +14,7 @@
 //! What has no rule here (`rules.rs`) is done by the interpreter's own instance, called in place: a new row of the table
 //! works at once, and gets fast later.
 
+mod atomics;
 mod cold;
 mod control;
 mod integer;
@@ -49,6 +50,8 @@ pub(crate) struct Job<'a> {
     pub unit: u32,
     /// Number of the first exit.
     pub first_exit: u32,
+    /// The machine has no other hart.
+    pub alone: bool,
 }
 
 /// What was made.
@@ -80,6 +83,10 @@ pub(crate) struct Emitter<'a> {
     exits: Vec<NewExit>,
     /// The load that a `Loaded` value stands for.
     loading: Option<memory::Loading>,
+    /// Where a miss that did the whole instruction goes on.
+    join: Option<Label>,
+    /// No other hart can look at memory.
+    alone: bool,
     /// The instruction has decided where to go.
     gone: bool,
 }
@@ -110,6 +117,8 @@ impl<'a> Emitter<'a> {
             cold: Vec::with_capacity(job.steps.len()),
             exits: Vec::new(),
             loading: None,
+            join: None,
+            alone: job.alone,
             gone: false,
         };
         let guarded = e.asm.here();
@@ -169,6 +178,9 @@ impl<'a> Emitter<'a> {
             }
         } else {
             self.interpret();
+        }
+        if let Some(join) = self.join.take() {
+            self.asm.bind(join);
         }
         if !self.gone {
             self.fall_through();

@@ -75,7 +75,7 @@ extern "sysv64" fn interpret_site(core: *mut Core, site: *const Site) -> u64 {
     let effect = site.insn.op.effect();
     let goes_on = match effect {
         Effect::System | Effect::FenceVma => false,
-        Effect::Csr => before == Meaning::of(core) && core.poll_at > core.retired,
+        Effect::Csr => before == Meaning::of(core) && !core.poll_is_due(),
         _ => true,
     };
     if goes_on {

@@ -2,7 +2,7 @@
 
 use crate::registers::BASE;
 use std::mem::{offset_of, size_of};
-use strata_riscv::tier::{Core, DataContext, DataEntry, Privilege};
+use strata_riscv::tier::{Core, DATA_ENTRIES, DataContext, DataEntry, Privilege};
 use strata_x64::Mem;
 
 /// The base register points so far into the core.
@@ -57,7 +57,31 @@ pub(crate) fn f(r: u8) -> Mem {
 
 /// Displacement of the first entry of `context`'s data TLB.
 pub(crate) fn tlb(context: DataContext) -> i32 {
-    at(offset_of!(Core, mmu.data.sets)) + context as i32 * (512 * size_of::<DataEntry>()) as i32
+    at(offset_of!(Core, mmu.data.sets)) + context as i32 * (DATA_ENTRIES * size_of::<DataEntry>()) as i32
+}
+
+/// Displacement of the first entry's guest physical address in `context`'s data TLB; they are 8 bytes each.
+pub(crate) fn pas(context: DataContext) -> i32 {
+    at(offset_of!(Core, mmu.data.pas)) + context as i32 * (DATA_ENTRIES * 8) as i32
+}
+
+/// Memory operands of what LR reserved.
+pub(crate) struct Reserved {
+    pub va: Mem,
+    pub pa: Mem,
+    pub value: Mem,
+    pub bytes: Mem,
+}
+
+/// Where the reservation lies.
+pub(crate) fn reserved() -> Reserved {
+    let field = |offset| Mem::base(BASE, at(offset));
+    Reserved {
+        va: field(offset_of!(Core, reservation.va)),
+        pa: field(offset_of!(Core, reservation.pa)),
+        value: field(offset_of!(Core, reservation.value)),
+        bytes: field(offset_of!(Core, reservation.bytes)),
+    }
 }
 
 /// Memory operand of the id under which the page of code at `va` is known.

@@ -55,6 +55,8 @@ pub(crate) struct Translator {
     writes: u64,
     /// Pages that another hart may still write to without telling, with the ticket that says until when.
     unconfirmed: Vec<(u64, u64)>,
+    /// The machine has one hart.
+    alone: bool,
 }
 
 fn context(core: &Core) -> Option<(u8, DataContext)> {
@@ -116,6 +118,7 @@ impl Translator {
             generation: 0,
             writes: 0,
             unconfirmed: Vec::new(),
+            alone: false,
         })
     }
 
@@ -224,6 +227,7 @@ impl Translator {
                 return;
             }
             *heat = 0;
+            self.alone = core.ram.harts() == 1;
             self.recording = Some(Recording::new(context, core.privilege, pc));
         }
         if let Some(mut r) = self.recording.take()
@@ -286,6 +290,7 @@ impl Translator {
             privilege: r.privilege,
             unit,
             first_exit,
+            alone: self.alone,
         };
         self.asm.clear(self.memory.next());
         let made = Emitter::emit(&mut self.asm, &self.to, self.features, &job);
@@ -346,7 +351,7 @@ impl Tier for Translator {
         // An exit that leads to what is found next.
         let mut link = None;
         loop {
-            if core.shared.attention() || core.retired >= core.poll_at {
+            if core.poll_is_due() {
                 return Ran::Yield;
             }
             self.notice_writes(core);

@@ -159,6 +159,32 @@ impl Core {
     }
 }
 
+impl Core {
+    fn next_poll(&self) -> u64 {
+        if self.limit == u64::MAX {
+            self.clock_at
+        } else {
+            // Near a limit or a deadline the loop comes here for every block, and runs none that goes beyond.
+            self.clock_at.min(self.limit).saturating_sub(MAX_INSNS as u64)
+        }
+    }
+
+    /// Whether the loop has to look at interrupts before the next instruction. Where a poll was asked for only to see what
+    /// is pending now, and nothing is that is enabled, that is all there was to do, and the next one is due as before.
+    pub fn poll_is_due(&mut self) -> bool {
+        if self.poll_at > self.retired && !self.shared.attention() {
+            return false;
+        }
+        let mip = self.csr.mip | self.pins() | self.timers;
+        if self.shared.attention() || self.waiting || self.retired >= self.clock_at || mip & self.csr.mie != 0
+        {
+            return true;
+        }
+        self.poll_at = self.next_poll();
+        self.poll_at <= self.retired
+    }
+}
+
 /// Serves mail.
 pub(crate) fn serve_mail(core: &mut Core) {
     let shared = core.shared.clone();
@@ -199,12 +225,7 @@ fn poll(core: &mut Core) -> Option<Stop> {
         if core.retired >= core.limit {
             return Some(Stop::Kicked);
         }
-        core.poll_at = if core.limit == u64::MAX {
-            core.clock_at
-        } else {
-            // Near a limit or a deadline the loop comes here for every block, and runs none that goes beyond.
-            core.clock_at.min(core.limit).saturating_sub(MAX_INSNS as u64)
-        };
+        core.poll_at = core.next_poll();
         let mip = core.csr.mip | core.pins() | core.timers;
         if core.waiting {
             if mip & core.csr.mie == 0 {

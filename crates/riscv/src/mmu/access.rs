@@ -291,7 +291,7 @@ impl Core {
         // LR may carry acquire ordering; loads of the host are ordered enough, the compiler's need saying.
         let value = page.load(va, w);
         std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
-        self.reservation = Some(Reservation { va, pa, value, bytes: w.bytes() as u8 });
+        self.reservation = Reservation { va, pa, value, bytes: w.bytes() as u8 };
         Ok(w.extend(value))
     }
 
@@ -299,7 +299,7 @@ impl Core {
     #[inline(never)]
     pub fn conditional(&mut self, va: u64, v: u64, w: Width) -> Result<u64, Exit> {
         let (page, pa, place) = self.reach_atomic(va, w, Access::Write)?;
-        let Some(r) = self.reservation.take() else { return Ok(1) };
+        let r = std::mem::replace(&mut self.reservation, Reservation::NONE);
         let same = r.va == va && r.pa == pa && u64::from(r.bytes) == w.bytes();
         let stored = same && page.compare_exchange(va, r.value, v, w).is_ok();
         wrote(&self.ram, pa, place);

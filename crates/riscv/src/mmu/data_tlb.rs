@@ -53,7 +53,7 @@ pub struct DataTlb {
     /// By context ([`DataContext`]) and by the low bits of the page number.
     pub sets: [[DataEntry; DATA_ENTRIES]; CONTEXTS],
     /// The entries' guest physical addresses, apart: only atomics ask.
-    pas: [[u64; DATA_ENTRIES]; CONTEXTS],
+    pub pas: [[u64; DATA_ENTRIES]; CONTEXTS],
     /// The context of loads and stores at present.
     pub selected: DataContext,
     /// Which entries may hold a present tag.

@@ -25,6 +25,8 @@ pub(super) enum Cold {
     Load { from: Label, join: Label, address: Gpr, to: Gpr, width: Width, site: u64 },
     /// A store that missed.
     Store { from: Label, join: Label, address: Gpr, value: StoreValue, width: Width, site: u64 },
+    /// An access that missed and is not a plain load or store: the interpreter's instance does the instruction.
+    Instance { from: Label, join: Label, site: u64 },
     /// A division that the host's instruction does not do.
     Divide(Division),
 }
@@ -124,6 +126,12 @@ impl Emitter<'_> {
                 }
                 self.asm.mov_ri(Gpr::Rcx, site as i64);
                 self.asm.call_abs(self.to.store(width));
+                self.asm.jmp(join);
+            }
+            Cold::Instance { from, join, site } => {
+                self.asm.bind(from);
+                self.asm.mov_ri(Gpr::Rcx, site as i64);
+                self.asm.call_abs(self.to.interpret);
                 self.asm.jmp(join);
             }
             Cold::Divide(d) => self.division(d),

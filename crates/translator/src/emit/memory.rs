@@ -32,7 +32,7 @@ pub(super) struct Loading {
 
 impl Emitter<'_> {
     /// `addr` in a register, which is rax where it is none of the guest's.
-    fn address(&mut self, addr: V) -> Gpr {
+    pub(super) fn address(&mut self, addr: V) -> Gpr {
         match addr {
             V::Leaf(Leaf::X(r)) if host(r).is_some() => host(r).unwrap_or(Gpr::Rax),
             V::Leaf(Leaf::Tmp(r)) => r,
@@ -45,7 +45,20 @@ impl Emitter<'_> {
     }
 
     /// The check. Leaves the addend in rcx; rdx is free afterwards.
-    fn check(&mut self, address: Gpr, size: u64, tag: usize) -> Label {
+    pub(super) fn check(&mut self, address: Gpr, size: u64, tag: usize) -> Label {
+        let miss = self.check_entry(address, size, tag);
+        self.load_addend();
+        miss
+    }
+
+    /// The addend of the entry that [`Emitter::check_entry`] found, in rcx.
+    pub(super) fn load_addend(&mut self) {
+        let at = layout::tlb(self.job.context) + offset_of!(DataEntry, addend) as i32;
+        self.asm.mov_rm(Size::Q, Gpr::Rcx, Mem::index(BASE, Gpr::Rcx, 1, at));
+    }
+
+    /// The check without the addend. Leaves the entry's distance from the first in rcx; rdx is free afterwards.
+    pub(super) fn check_entry(&mut self, address: Gpr, size: u64, tag: usize) -> Label {
         let miss = self.asm.label();
         let set = layout::tlb(self.job.context);
         let entry = size_of::<DataEntry>();
@@ -54,10 +67,8 @@ impl Emitter<'_> {
         self.asm.alu_ri(Alu::And, Size::D, Gpr::Rcx, ((DATA_ENTRIES - 1) * entry) as i32);
         self.asm.mov_rr(Size::Q, Gpr::Rdx, address);
         self.asm.alu_ri(Alu::And, Size::Q, Gpr::Rdx, -4096 | (size as i32 - 1));
-        let at = |field: usize| Mem::index(BASE, Gpr::Rcx, 1, set + field as i32);
-        self.asm.alu_rm(Alu::Cmp, Size::Q, Gpr::Rdx, at(tag));
+        self.asm.alu_rm(Alu::Cmp, Size::Q, Gpr::Rdx, Mem::index(BASE, Gpr::Rcx, 1, set + tag as i32));
         self.asm.jcc(Cc::Ne, miss);
-        self.asm.mov_rm(Size::Q, Gpr::Rcx, at(offset_of!(DataEntry, addend)));
         miss
     }
 

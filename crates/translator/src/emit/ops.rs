@@ -109,14 +109,14 @@ impl Ops for Emitter<'_> {
         self.store_value(addr, v, w);
         Ok(())
     }
-    fn amo(&mut self, _op: Amo, _addr: V, _v: V, _w: Width) -> Result<V, Stop> {
-        self.no_rule()
+    fn amo(&mut self, op: Amo, addr: V, v: V, w: Width) -> Result<V, Stop> {
+        Ok(self.amo_value(op, addr, v, w))
     }
-    fn load_reserved(&mut self, _addr: V, _w: Width) -> Result<V, Stop> {
-        self.no_rule()
+    fn load_reserved(&mut self, addr: V, w: Width) -> Result<V, Stop> {
+        Ok(self.lr_value(addr, w))
     }
-    fn store_conditional(&mut self, _addr: V, _v: V, _w: Width) -> Result<V, Stop> {
-        self.no_rule()
+    fn store_conditional(&mut self, addr: V, v: V, w: Width) -> Result<V, Stop> {
+        Ok(self.sc_value(addr, v, w))
     }
     fn cache_block(&mut self, _op: Cbo, _addr: V) -> Result<(), Stop> {
         self.no_rule()

@@ -27,6 +27,7 @@ impl Emitter<'_> {
         }
         match insn.op.effect() {
             Effect::Pure | Effect::Load(_) | Effect::Store(_) => true,
+            Effect::Amo(_) | Effect::Reserve(_) | Effect::Conditional(_) => true,
             Effect::Jump | Effect::JumpTo | Effect::Branch | Effect::Fence => true,
             Effect::FpLoad(_) | Effect::FpStore(_) => false,
             Effect::Csr => self.plain(insn.imm as u16).is_some(),
