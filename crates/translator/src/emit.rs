@@ -27,7 +27,7 @@ use crate::features::Features;
 use crate::layout;
 use crate::registers::{FUEL, host, slot};
 use crate::trampolines::Trampolines;
-use crate::unit::{Leave, NewExit, Page, Site, Step};
+use crate::unit::{Leave, NewExit, Page, Site, Step, UnitPage};
 use cold::Cold;
 use strata_isa::sem::execute;
 use strata_riscv::tier::{DataContext, Privilege};
@@ -196,7 +196,8 @@ impl<'a> Emitter<'a> {
             self.asm.alu_mi(Alu::Cmp, Size::D, layout::page_id(self.job.privilege, page.va), page.id as i32);
             self.asm.jcc(Cc::Ne, miss);
             let refund = self.from_here();
-            self.cold.push(Cold::Leave { from: miss, refund, pc: Some(step.pc) });
+            let page = UnitPage { unit: self.job.unit, page: self.checked as u32 };
+            self.cold.push(Cold::Page { from: miss, refund, pc: step.pc, page });
             self.checked += 1;
         }
     }

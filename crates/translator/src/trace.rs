@@ -14,7 +14,7 @@ use strata_riscv::tier::{Core, FetchPage, Privilege};
 /// Longest path, in instructions: what it was charged is given back by every way out, and a loop is unrolled up to it.
 pub(crate) const MAX_STEPS: usize = 120;
 /// Most pages of one path.
-pub(crate) const MAX_PAGES: usize = 8;
+pub(crate) const MAX_PAGES: usize = crate::unit::UnitPage::MOST;
 /// Instructions of one block, as the interpreter cuts them.
 const BLOCK: usize = 60;
 

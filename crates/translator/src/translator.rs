@@ -17,7 +17,7 @@ use crate::features::Features;
 use crate::layout::Word;
 use crate::trace::{Progress, Recording};
 use crate::trampolines::Trampolines;
-use crate::unit::{Exit, Leave, Site, Unit};
+use crate::unit::{Exit, Leave, Site, Unit, UnitPage};
 use crate::{Options, TranslatorError, floats, helpers};
 use std::collections::HashMap;
 use strata_isa::ops::Width;
@@ -321,6 +321,19 @@ impl Translator {
         self.cache.add(added, exits);
     }
 
+    /// Looks up a unit's page again; false if it is not there any more, and the interpreter has to show what is.
+    fn refresh_page(&mut self, core: &mut Core, which: UnitPage) -> bool {
+        let unit = &self.cache.units[which.unit as usize];
+        let Some(page) = unit.pages.get(which.page as usize).copied() else { return false };
+        match core.fetch_page(page.va) {
+            Ok(FetchPage { pa, whole: true, .. }) if pa & !0xfff == page.pa => {
+                self.intern(core, page.va, page.pa);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Runs the code at `entry`; why it left.
     fn enter(&mut self, core: &mut Core, context: u8, entry: u64) -> (Leave, u32) {
         let all = core.poll_at.min(core.limit).saturating_sub(core.retired).min(1 << 40);
@@ -410,6 +423,12 @@ impl Tier for Translator {
                     return Ran::Yield;
                 }
                 Leave::Find => {}
+                Leave::Page => {
+                    if !self.refresh_page(core, UnitPage::from_number(number)) {
+                        self.cold = None;
+                        return Ran::Cold;
+                    }
+                }
                 Leave::Interpret => {
                     self.cold = None;
                     return Ran::Cold;

@@ -67,6 +67,32 @@ pub(crate) enum Leave {
     Interpret = 4,
     /// The instruction at `core.pc` did not complete; why is in the tier's words.
     Stopped = 5,
+    /// A page in the middle of a unit is not where it was; [`UnitPage`]. `core.pc` says where to go on.
+    Page = 7,
+}
+
+/// One of a unit's pages, as [`Leave::Page`] numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnitPage {
+    /// The unit's number.
+    pub unit: u32,
+    /// The page's, in the unit.
+    pub page: u32,
+}
+
+impl UnitPage {
+    /// Most pages of a unit.
+    pub const MOST: usize = 8;
+
+    /// The number for it.
+    pub fn number(self) -> u32 {
+        self.unit * Self::MOST as u32 + self.page
+    }
+
+    /// What a number says.
+    pub fn from_number(n: u32) -> UnitPage {
+        UnitPage { unit: n / Self::MOST as u32, page: n % Self::MOST as u32 }
+    }
 }
 
 impl Leave {
@@ -83,6 +109,7 @@ impl Leave {
             2 => Leave::Fuel,
             3 => Leave::Find,
             4 => Leave::Interpret,
+            7 => Leave::Page,
             _ => Leave::Stopped,
         };
         (why, (word >> 3) as u32)

@@ -4,7 +4,7 @@
 use super::value::V;
 use super::{Emitter, value};
 use crate::registers::{host, slot};
-use crate::unit::Leave;
+use crate::unit::{Leave, UnitPage};
 use strata_isa::ops::Width;
 use strata_x64::{Alu, Cc, Gpr, Label, Size};
 
@@ -15,8 +15,10 @@ pub(super) enum Cold {
     Guard { from: Label },
     /// Not enough fuel for the unit.
     Fuel { from: Label },
-    /// Leaves at an address, or at that in rax.
-    Leave { from: Label, refund: i32, pc: Option<u64> },
+    /// A page further on is not where it was.
+    Page { from: Label, refund: i32, pc: u64, page: UnitPage },
+    /// Leaves for the address in rax.
+    Leave { from: Label },
     /// Leaves the path for another unit.
     Away { from: Label, refund: i32, target: u64, checked: usize },
     /// Leaves the path for the address in rax.
@@ -76,13 +78,15 @@ impl Emitter<'_> {
                 let main = self.main;
                 self.asm.jmp(main);
             }
-            Cold::Leave { from, refund, pc } => {
+            Cold::Page { from, refund, pc, page } => {
                 self.asm.bind(from);
                 self.give_back(refund);
-                match pc {
-                    Some(pc) => self.set_pc(pc),
-                    None => self.asm.mov_mr(Size::Q, crate::layout::pc(), Gpr::Rax),
-                }
+                self.set_pc(pc);
+                self.leave(Leave::Page, page.number());
+            }
+            Cold::Leave { from } => {
+                self.asm.bind(from);
+                self.asm.mov_mr(Size::Q, crate::layout::pc(), Gpr::Rax);
                 self.leave(Leave::Find, 0);
             }
             Cold::Away { from, refund, target, checked } => {

@@ -116,7 +116,7 @@ impl Emitter<'_> {
         let miss = self.asm.label();
         self.asm.jcc(Cc::Ne, miss);
         self.asm.jmp_m(Mem::index(Gpr::Rdx, Gpr::Rcx, 8, 8));
-        self.cold.push(Cold::Leave { from: miss, refund: 0, pc: None });
+        self.cold.push(Cold::Leave { from: miss });
     }
 
     /// Writes the program counter.
