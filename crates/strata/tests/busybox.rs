@@ -178,3 +178,22 @@ fn holds_nothing_of_ours(pid: u32) {
         assert!(!target.starts_with("pipe:") && !target.starts_with("/dev/pts"), "it holds {target}");
     }
 }
+
+#[test]
+fn a_deterministic_boot_repeats_to_the_microsecond() {
+    let place = Place::with_busybox();
+    let boot = |seed: u64| {
+        let words = "run busybox --cpus 2 --net none --append loglevel=7 --deterministic --seed";
+        let mut c = place.open(&format!("{words} {seed}"));
+        c.wait_for("root@strata:~# ");
+        let text = c.text();
+        // What is typed is no part of what repeats.
+        c.send("poweroff");
+        assert_eq!(c.end().code, Some(0));
+        text
+    };
+    let first = boot(5);
+    assert!(first.contains("] Linux version") && first.contains("smp: Brought up 1 node, 2 CPUs"), "{first}");
+    assert_eq!(boot(5), first);
+    place.is_clean();
+}
