@@ -152,14 +152,30 @@ impl Cache {
     }
 
     /// The unit's guest code is no longer what was translated.
-    pub fn kill(&mut self, unit: u32) {
+    pub fn kill(&mut self, memory: &mut CodeMemory, unit: u32) {
+        self.isolate(memory, unit);
         let u = &mut self.units[unit as usize];
         u.dead = true;
+        // Nothing leads to its code any more, and none of it runs while the dispatcher does.
+        u.sites = Box::new([]);
+        let (place, next) = (bucket(u.pc, u.context), u.chain);
         let pages: Vec<u64> = u.pages.iter().map(|p| p.pa).collect();
         for pa in pages {
             if let Some(list) = self.by_page.get_mut(&pa) {
                 list.retain(|n| *n != unit);
             }
+        }
+        if self.buckets[place] == unit {
+            self.buckets[place] = next;
+            return;
+        }
+        let mut n = self.buckets[place];
+        while let Some(u) = self.units.get_mut(n as usize) {
+            if u.chain == unit {
+                u.chain = next;
+                return;
+            }
+            n = u.chain;
         }
     }
 }

@@ -13,6 +13,8 @@ use strata_riscv::tier::{Core, FetchPage, Privilege};
 
 /// Longest path, in instructions: what it was charged is given back by every way out, and a loop is unrolled up to it.
 pub(crate) const MAX_STEPS: usize = 120;
+/// Length at which a loop's path ends where it comes back to its start.
+const UNROLLED: usize = 24;
 /// Most pages of one path.
 pub(crate) const MAX_PAGES: usize = crate::unit::UnitPage::MOST;
 /// Instructions of one block, as the interpreter cuts them.
@@ -131,8 +133,10 @@ impl Recording {
             Effect::JumpTo => !is_return(&last.insn),
             e => matches!(e, Effect::System | Effect::FenceVma),
         };
-        let again = self.steps.iter().any(|s| s.pc == next);
-        if ends || next == head || again || self.committed + BLOCK > MAX_STEPS + BLOCK / 2 {
+        // A short loop goes round in the path a few times: less is paid for charging and jumping back.
+        let round = next == head && self.committed >= UNROLLED;
+        let again = next != head && self.steps.iter().any(|s| s.pc == next);
+        if ends || round || again || self.committed + BLOCK > MAX_STEPS + BLOCK / 2 {
             Progress::Done
         } else {
             Progress::More

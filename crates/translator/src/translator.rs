@@ -185,7 +185,7 @@ impl Translator {
         if same {
             self.cache.units[unit as usize].suspect = false;
         } else {
-            self.cache.kill(unit);
+            self.cache.kill(&mut self.memory, unit);
         }
         same
     }

@@ -3,14 +3,15 @@
 //! ```text
 //!   rorx  ecx, address, 7          the page number's low bits, times the size of an entry
 //!   and   ecx, 511 * 32
-//!   mov   rdx, address             page number and the bits that must be zero for the alignment
-//!   and   rdx, ~4095 | size - 1
+//!   lea   rdx, [address + size - 1]   the page of the last byte: an access over a page's end fails the comparison
+//!   and   rdx, ~4095
 //!   cmp   rdx, [base + rcx + set + tag] ── differs ──► call the slow path, which does the whole access
 //!   mov   rcx, [base + rcx + set + addend]
 //!   mov   result, [rcx + address]
 //! ```
 //! A present tag promises permission, A and D bits, a dirty mark and that no code of the page is remembered; the tag for
-//! reads and that for writes differ only in the displacement.
+//! reads and that for writes differ only in the displacement. Misaligned accesses within a page need no care on this
+//! host; atomics, which do, compare the address's low bits too.
 
 use super::Emitter;
 use super::cold::{Cold, StoreValue};
@@ -46,7 +47,7 @@ impl Emitter<'_> {
 
     /// The check. Leaves the addend in rcx; rdx is free afterwards.
     pub(super) fn check(&mut self, address: Gpr, size: u64, tag: usize) -> Label {
-        let miss = self.check_entry(address, size, tag);
+        let miss = self.check_entry(address, size, tag, false);
         self.load_addend();
         miss
     }
@@ -57,16 +58,22 @@ impl Emitter<'_> {
         self.asm.mov_rm(Size::Q, Gpr::Rcx, Mem::index(BASE, Gpr::Rcx, 1, at));
     }
 
-    /// The check without the addend. Leaves the entry's distance from the first in rcx; rdx is free afterwards.
-    pub(super) fn check_entry(&mut self, address: Gpr, size: u64, tag: usize) -> Label {
+    /// The check without the addend, for `aligned` addresses only or for all. Leaves the entry's distance from the first
+    /// in rcx; rdx is free afterwards.
+    pub(super) fn check_entry(&mut self, address: Gpr, size: u64, tag: usize, aligned: bool) -> Label {
         let miss = self.asm.label();
         let set = layout::tlb(self.job.context);
         let entry = size_of::<DataEntry>();
         let shift = 12 - entry.trailing_zeros() as u8;
         self.asm.rorx(Size::D, Gpr::Rcx, address, shift);
         self.asm.alu_ri(Alu::And, Size::D, Gpr::Rcx, ((DATA_ENTRIES - 1) * entry) as i32);
-        self.asm.mov_rr(Size::Q, Gpr::Rdx, address);
-        self.asm.alu_ri(Alu::And, Size::Q, Gpr::Rdx, -4096 | (size as i32 - 1));
+        let last = size as i32 - 1;
+        if aligned || last == 0 {
+            self.asm.mov_rr(Size::Q, Gpr::Rdx, address);
+        } else {
+            self.asm.lea(Size::Q, Gpr::Rdx, Mem::base(address, last));
+        }
+        self.asm.alu_ri(Alu::And, Size::Q, Gpr::Rdx, if aligned { -4096 | last } else { -4096 });
         self.asm.alu_rm(Alu::Cmp, Size::Q, Gpr::Rdx, Mem::index(BASE, Gpr::Rcx, 1, set + tag as i32));
         self.asm.jcc(Cc::Ne, miss);
         miss
