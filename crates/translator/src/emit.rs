@@ -17,6 +17,7 @@
 mod atomics;
 mod cold;
 mod control;
+mod float;
 mod integer;
 mod memory;
 mod ops;
@@ -29,6 +30,7 @@ use crate::registers::{FUEL, host, slot};
 use crate::trampolines::Trampolines;
 use crate::unit::{Leave, NewExit, Page, Site, Step, UnitPage};
 use cold::Cold;
+use float::Floats;
 use strata_isa::sem::execute;
 use strata_riscv::tier::{DataContext, Privilege};
 use strata_x64::{Alu, Asm, Cc, Gpr, Label, Size};
@@ -79,6 +81,9 @@ pub(crate) struct Emitter<'a> {
     /// How many of the job's pages have been checked on the way here.
     checked: usize,
     main: Label,
+    /// Where the path comes back to: what it keeps has been loaded.
+    head: Label,
+    floats: float::Floats,
     cold: Vec<Cold>,
     exits: Vec<NewExit>,
     /// The load that a `Loaded` value stands for.
@@ -104,6 +109,8 @@ impl<'a> Emitter<'a> {
     /// Makes code for `job` into `asm`, which is empty and knows its address.
     pub fn emit(asm: &'a mut Asm, to: &'a Trampolines, features: Features, job: &'a Job<'a>) -> Emitted {
         let main = asm.label();
+        let head = asm.label();
+        let floats = Floats::plan(job.steps, |i| float::has_rule(i, &features));
         let mut e = Emitter {
             asm,
             to,
@@ -114,6 +121,8 @@ impl<'a> Emitter<'a> {
             at: 0,
             checked: 1,
             main,
+            head,
+            floats,
             cold: Vec::with_capacity(job.steps.len()),
             exits: Vec::new(),
             loading: None,
@@ -142,6 +151,9 @@ impl<'a> Emitter<'a> {
         self.cold.push(Cold::Guard { from: miss });
         let main = self.main;
         self.asm.bind(main);
+        self.enter_floats();
+        let head = self.head;
+        self.asm.bind(head);
         let short = self.asm.label();
         self.asm.alu_ri(Alu::Sub, Size::Q, FUEL, self.job.steps.len() as i32);
         self.asm.jcc(Cc::S, short);
@@ -171,6 +183,7 @@ impl<'a> Emitter<'a> {
         self.gone = false;
         self.enter_pages(step);
         if self.has_rule(&step.insn) {
+            self.require_mode();
             if execute(self, &step.insn).is_err() {
                 // The path only holds what the interpreter has completed, so this is never run.
                 self.leave_here();
@@ -214,15 +227,22 @@ impl<'a> Emitter<'a> {
     fn go(&mut self, target: u64) {
         self.gone = true;
         if target == self.job.steps[0].pc {
-            let main = self.main;
-            self.asm.jmp(main);
+            self.back();
         } else {
             self.link(target);
         }
     }
 
+    /// Goes back to the path's start.
+    fn back(&mut self) {
+        self.floats_to_head();
+        let head = self.head;
+        self.asm.jmp(head);
+    }
+
     /// A jump that will lead to the unit at `target` once there is one.
     fn link(&mut self, target: u64) {
+        self.flush_floats();
         // Where it leads at first, right behind itself, is only known now; whoever places the code patches it.
         let field = self.asm.patchable_jmp_abs(self.asm.here());
         let patch_at = self.asm.here() - (self.asm.len() - field) as u64;
@@ -234,6 +254,7 @@ impl<'a> Emitter<'a> {
 
     /// Leaves translated code for good.
     fn leave(&mut self, why: Leave, n: u32) {
+        self.flush_floats();
         self.asm.mov_ri(Gpr::Rax, i64::from(why.with(n)));
         self.asm.jmp_abs(self.to.exit);
     }
@@ -259,8 +280,10 @@ impl<'a> Emitter<'a> {
     /// Has the interpreter's instance execute this instruction. Afterwards nothing is known of registers.
     fn interpret(&mut self) {
         let step = self.step();
+        self.flush_floats();
         self.asm.mov_ri(Gpr::Rcx, self.site() as i64);
         self.asm.call_abs(self.to.interpret);
+        self.forget_floats(step.insn.f_writes());
         let written = step.insn.x_writes();
         for r in 1..32 {
             if written >> r & 1 != 0 {
@@ -355,7 +378,7 @@ impl<'a> Emitter<'a> {
     fn value_to(&mut self, v: V, d: Gpr) {
         match v {
             V::Leaf(l) => self.mov(d, l),
-            V::F(r) => self.asm.mov_rm(Size::Q, d, layout::f(r)),
+            V::F(r) => self.f_to(r, d),
             V::Xmm(x, form) => self.xmm_to(x, form, d),
             V::Bin(op, a, b) => self.bin_to(op, a, b, d),
             V::Un(op, a) => self.un_to(op, a, d),

@@ -55,6 +55,11 @@ pub(crate) fn f(r: u8) -> Mem {
     Mem::base(BASE, at(offset_of!(Core, f)) + i32::from(r & 31) * 8)
 }
 
+/// Memory operand of the upper half of floating-point register `r`.
+pub(crate) fn f_upper(r: u8) -> Mem {
+    Mem::base(BASE, at(offset_of!(Core, f)) + i32::from(r & 31) * 8 + 4)
+}
+
 /// Displacement of the first entry of `context`'s data TLB.
 pub(crate) fn tlb(context: DataContext) -> i32 {
     at(offset_of!(Core, mmu.data.sets)) + context as i32 * (DATA_ENTRIES * size_of::<DataEntry>()) as i32

@@ -2,4 +2,5 @@
 
 mod differential;
 mod fixture;
+mod floats;
 mod program;

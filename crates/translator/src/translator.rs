@@ -429,7 +429,8 @@ impl Tier for Translator {
                         return Ran::Cold;
                     }
                 }
-                Leave::Interpret => {
+                Leave::Floats if floats::turn_on(core) => {}
+                Leave::Floats | Leave::Interpret => {
                     self.cold = None;
                     return Ran::Cold;
                 }

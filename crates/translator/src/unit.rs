@@ -67,6 +67,8 @@ pub(crate) enum Leave {
     Interpret = 4,
     /// The instruction at `core.pc` did not complete; why is in the tier's words.
     Stopped = 5,
+    /// The floating-point mode has to be put in place for what is at `core.pc`.
+    Floats = 6,
     /// A page in the middle of a unit is not where it was; [`UnitPage`]. `core.pc` says where to go on.
     Page = 7,
 }
@@ -109,6 +111,7 @@ impl Leave {
             2 => Leave::Fuel,
             3 => Leave::Find,
             4 => Leave::Interpret,
+            6 => Leave::Floats,
             7 => Leave::Page,
             _ => Leave::Stopped,
         };

@@ -2,6 +2,7 @@
 //! own code is one piece.
 
 use super::value::V;
+use super::float::Piece;
 use super::{Emitter, value};
 use crate::registers::{host, slot};
 use crate::unit::{Leave, UnitPage};
@@ -31,6 +32,8 @@ pub(super) enum Cold {
     Instance { from: Label, join: Label, site: u64 },
     /// A division that the host's instruction does not do.
     Divide(Division),
+    /// Of floating point.
+    Float(Piece),
 }
 
 /// What is stored.
@@ -58,7 +61,9 @@ impl Emitter<'_> {
         let mut n = 0;
         while let Some(cold) = self.cold.get(n).copied() {
             self.busy = 0;
+            self.held_at(n);
             self.one(cold);
+            self.note_held();
             n += 1;
         }
     }
@@ -74,9 +79,10 @@ impl Emitter<'_> {
                 self.give_back(self.job.steps.len() as i32);
                 self.asm.mov_ri(Gpr::Rax, i64::from(Leave::Fuel.with(self.job.unit)));
                 // It comes back behind the call with more fuel, or not at all.
+                self.flush_floats();
                 self.asm.call_abs(self.to.fuel);
-                let main = self.main;
-                self.asm.jmp(main);
+                let head = self.head;
+                self.asm.jmp(head);
             }
             Cold::Page { from, refund, pc, page } => {
                 self.asm.bind(from);
@@ -94,8 +100,7 @@ impl Emitter<'_> {
                 self.give_back(refund);
                 let now = std::mem::replace(&mut self.checked, checked);
                 if target == self.job.steps[0].pc {
-                    let main = self.main;
-                    self.asm.jmp(main);
+                    self.back();
                 } else {
                     self.link(target);
                 }
@@ -108,11 +113,13 @@ impl Emitter<'_> {
             }
             Cold::Load { from, join, address, to, width, site } => {
                 self.asm.bind(from);
+                self.flush_floats();
                 if address != Gpr::Rax {
                     self.asm.mov_rr(Size::Q, Gpr::Rax, address);
                 }
                 self.asm.mov_ri(Gpr::Rcx, site as i64);
                 self.asm.call_abs(self.to.load(width));
+                self.reload_floats();
                 if to != Gpr::Rax {
                     self.asm.mov_rr(Size::Q, to, Gpr::Rax);
                 }
@@ -120,6 +127,7 @@ impl Emitter<'_> {
             }
             Cold::Store { from, join, address, value, width, site } => {
                 self.asm.bind(from);
+                self.flush_floats();
                 if address != Gpr::Rax {
                     self.asm.mov_rr(Size::Q, Gpr::Rax, address);
                 }
@@ -130,6 +138,7 @@ impl Emitter<'_> {
                 }
                 self.asm.mov_ri(Gpr::Rcx, site as i64);
                 self.asm.call_abs(self.to.store(width));
+                self.reload_floats();
                 self.asm.jmp(join);
             }
             Cold::Instance { from, join, site } => {
@@ -139,6 +148,7 @@ impl Emitter<'_> {
                 self.asm.jmp(join);
             }
             Cold::Divide(d) => self.division(d),
+            Cold::Float(piece) => self.float_piece(piece),
         }
     }
 

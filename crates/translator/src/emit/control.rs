@@ -108,6 +108,7 @@ impl Emitter<'_> {
 
     /// Goes to the unit at the address in rax, by the jump cache.
     pub(super) fn look_up(&mut self) {
+        self.flush_floats();
         self.asm.mov_rm(Size::Q, Gpr::Rdx, word(Word::Jumps));
         self.asm.rorx(Size::D, Gpr::Rcx, Gpr::Rax, JUMPS.shift);
         self.asm.alu_rr(Alu::Xor, Size::D, Gpr::Rcx, Gpr::Rax);

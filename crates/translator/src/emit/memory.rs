@@ -15,13 +15,14 @@
 
 use super::Emitter;
 use super::cold::{Cold, StoreValue};
+use super::float::Piece;
 use super::value::{Leaf, V, short};
 use crate::layout;
 use crate::registers::{BASE, host};
 use std::mem::offset_of;
 use strata_isa::ops::{Bin, Width};
 use strata_riscv::tier::{DATA_ENTRIES, DataEntry};
-use strata_x64::{Alu, Cc, Gpr, Label, Mem, Size};
+use strata_x64::{Alu, Cc, Fs, Gpr, Label, Mem, Size, Xmm};
 
 /// A load whose page has been checked and whose destination is not known yet.
 #[derive(Clone, Copy)]
@@ -114,8 +115,20 @@ impl Emitter<'_> {
         }
     }
 
+    /// The access, straight into a floating-point register.
+    pub(super) fn loaded_to_xmm(&mut self, m: Mem, fs: Fs, x: Xmm) {
+        self.asm.fmov_xm(fs, x, m);
+        let join = self.asm.label();
+        self.asm.bind(join);
+        if let Some(Loading { miss, address, width }) = self.loading.take() {
+            let site = self.site();
+            self.cold.push(Cold::Float(Piece::Load { from: miss, join, address, width, x, site }));
+        }
+    }
+
     /// A store.
     pub(super) fn store_value(&mut self, addr: V, v: V, width: Width) {
+        let float = self.to_store(v, width);
         // A value that is still to be computed goes where the check does not touch it.
         let address = self.address(addr);
         let miss = self.check(address, width.bytes(), offset_of!(DataEntry, write));
@@ -129,12 +142,17 @@ impl Emitter<'_> {
         let value = match v {
             V::Leaf(Leaf::Const(c)) if short(c).is_some() => StoreValue::Imm(short(c).unwrap_or(0)),
             V::Leaf(Leaf::X(r)) if host(r).is_some() => StoreValue::Reg(host(r).unwrap_or(Gpr::Rdx)),
+            V::F(_) if float.is_some() => StoreValue::Computed(v),
             _ => {
                 self.value_to(v, Gpr::Rdx);
                 StoreValue::Computed(v)
             }
         };
         match value {
+            StoreValue::Computed(_) if let Some(x) = float => {
+                let fs = if size == Size::Q { Fs::D } else { Fs::S };
+                self.asm.fmov_mx(fs, m, x);
+            }
             StoreValue::Imm(i) => self.asm.mov_mi(size, m, i),
             StoreValue::Reg(r) => self.asm.mov_mr(size, m, r),
             StoreValue::Computed(_) => self.asm.mov_mr(size, m, Gpr::Rdx),

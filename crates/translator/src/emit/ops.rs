@@ -1,12 +1,11 @@
 //! The one text of meaning, run on places in the host's registers.
 
-use super::value::{Leaf, V, XmmForm};
+use super::value::{Leaf, V};
 use super::{Emitter, Stop};
-use crate::layout;
 use crate::registers::{host, slot};
 use strata_isa::Insn;
 use strata_isa::ops::{Amo, Bin, Cbo, Cond, CsrOp, Fmt, Fp, Ops, Reg, Sys, Un, VmaFence, Width};
-use strata_x64::{Gpr, Size, Xmm};
+use strata_x64::{Gpr, Size};
 
 impl Ops for Emitter<'_> {
     type V = V;
@@ -126,8 +125,8 @@ impl Ops for Emitter<'_> {
         // Seen to once, at the unit's entry.
         Ok(())
     }
-    fn fp(&mut self, op: Fp, fmt: Fmt, _rm: u8, abc: [V; 3]) -> Result<V, Stop> {
-        Ok(self.float(op, fmt, abc))
+    fn fp(&mut self, op: Fp, fmt: Fmt, rm: u8, abc: [V; 3]) -> Result<V, Stop> {
+        Ok(self.float(op, fmt, rm, abc))
     }
 
     fn csr(&mut self, op: CsrOp, csr: u16, src: V, read: bool, write: bool) -> Result<V, Stop> {
@@ -197,39 +196,5 @@ impl Emitter<'_> {
                 self.asm.mov_mr(Size::Q, slot(r), Gpr::Rax);
             }
         }
-    }
-
-    /// Writes a floating-point register.
-    fn write_f(&mut self, r: Reg, v: V) {
-        let to = layout::f(r);
-        match v {
-            V::Xmm(x, XmmForm::Whole) => self.asm.fmov_mx(strata_x64::Fs::D, to, x),
-            V::Leaf(leaf) => {
-                let from = self.reg(leaf, Gpr::Rax);
-                self.asm.mov_mr(Size::Q, to, from);
-            }
-            _ => {
-                self.value_to(v, Gpr::Rax);
-                self.asm.mov_mr(Size::Q, to, Gpr::Rax);
-            }
-        }
-    }
-
-    /// A floating-point result into an integer register.
-    pub(super) fn xmm_to(&mut self, x: Xmm, form: XmmForm, d: Gpr) {
-        match form {
-            XmmForm::Whole => self.asm.movq_rx(d, x),
-            XmmForm::Single => {
-                let t = if d == Gpr::Rdx { Gpr::Rcx } else { Gpr::Rdx };
-                self.asm.movd_rx(d, x);
-                self.asm.mov_ri(t, -1 << 32);
-                self.asm.alu_rr(strata_x64::Alu::Or, Size::Q, d, t);
-            }
-        }
-    }
-
-    fn float(&mut self, _op: Fp, _fmt: Fmt, _abc: [V; 3]) -> V {
-        debug_assert!(false, "floating point has no rule");
-        V::Leaf(Leaf::Const(0))
     }
 }

@@ -1,7 +1,7 @@
 //! Which instructions the emitter does by itself. All others are the interpreter's, in place.
 
 use super::value::{Leaf, V};
-use super::{Emitter, Stop};
+use super::{Emitter, Stop, float};
 use crate::layout;
 use strata_isa::ops::{Bin, CsrOp};
 use strata_isa::{Effect, Insn, Op};
@@ -29,7 +29,8 @@ impl Emitter<'_> {
             Effect::Pure | Effect::Load(_) | Effect::Store(_) => true,
             Effect::Amo(_) | Effect::Reserve(_) | Effect::Conditional(_) => true,
             Effect::Jump | Effect::JumpTo | Effect::Branch | Effect::Fence => true,
-            Effect::FpLoad(_) | Effect::FpStore(_) => false,
+            Effect::FpLoad(_) | Effect::FpStore(_) => true,
+            Effect::Fp => float::has_rule(insn, f),
             Effect::Csr => self.plain(insn.imm as u16).is_some(),
             _ => false,
         }

@@ -77,7 +77,7 @@ fn compare(seed: u64, floats: bool, system: bool) {
     assert!(a.memory(DATA, 1 << 20) == b.memory(DATA, 1 << 20), "memory differs, seed {seed:#x}");
 }
 
-fn seeds(default: u64) -> std::ops::Range<u64> {
+pub fn seeds(default: u64) -> std::ops::Range<u64> {
     let n = std::env::var("STRATA_TRANSLATOR_SEEDS").ok().and_then(|v| v.parse().ok()).unwrap_or(default);
     let first = std::env::var("STRATA_TRANSLATOR_FIRST").ok().and_then(|v| v.parse().ok()).unwrap_or(0);
     first..first + n
