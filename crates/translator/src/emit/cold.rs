@@ -1,8 +1,8 @@
 //! What lies behind a unit's straight path: misses, ways out, corner cases. Emitted after the path, so that the path's
 //! own code is one piece.
 
-use super::value::V;
 use super::float::Piece;
+use super::value::V;
 use super::{Emitter, value};
 use crate::registers::{host, slot};
 use crate::unit::{Leave, UnitPage};

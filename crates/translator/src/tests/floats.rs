@@ -98,7 +98,14 @@ fn integer(rng: &mut SplitMix64) -> u64 {
 }
 
 fn float(op: Op, rm: u8, registers: [u8; 4]) -> u32 {
-    let [rd, rs1, rs2, rs3] = registers;
+    let [rd, rs1, mut rs2, mut rs3] = registers;
+    let operands = op.form().operands();
+    if !operands.contains(&Operand::Fs2) {
+        rs2 = 0;
+    }
+    if !operands.contains(&Operand::Fs3) {
+        rs3 = 0;
+    }
     encode(&Insn { op, rd, rs1, rs2, rs3, rm, len: 4, imm: 0, raw: 0 }).unwrap()
 }
 
@@ -130,9 +137,8 @@ fn operation(op: Op, rm: u8, frm: u8, rng: &mut SplitMix64, flags: bool) {
     let from_x = operands.contains(&Operand::Rs1);
     let to_x = operands.contains(&Operand::Rd);
     let n = triples();
-    let data: Vec<u64> = (0..n * 3)
-        .map(|k| if from_x && k % 3 == 0 { integer(rng) } else { value(rng, singles) })
-        .collect();
+    let data: Vec<u64> =
+        (0..n * 3).map(|k| if from_x && k % 3 == 0 { integer(rng) } else { value(rng, singles) }).collect();
     let pick = |rng: &mut SplitMix64| 1 + rng.below(3) as u8;
     let rd = if to_x { *rng.pick(&[5, 12]).unwrap() } else { *rng.pick(&[1, 2, 3, 4]).unwrap() };
     let source = if from_x { *rng.pick(&[6, 13]).unwrap() } else { pick(rng) };
@@ -142,7 +148,8 @@ fn operation(op: Op, rm: u8, frm: u8, rng: &mut SplitMix64, flags: bool) {
         code.push(insn(Op::Ld, source, 8, 0, 0));
     }
     code.extend([1, 2, 3].map(|f| insn(load, f, 8, 0, i32::from(f) * 8 - 8)));
-    let fflags = |op, rd| encode(&Insn { op, rd, rs1: 0, rs2: 0, rs3: 0, rm: 0, len: 4, imm: 1, raw: 0 }).unwrap();
+    let fflags =
+        |op, rd| encode(&Insn { op, rd, rs1: 0, rs2: 0, rs3: 0, rm: 0, len: 4, imm: 1, raw: 0 }).unwrap();
     if flags {
         code.push(fflags(Op::Csrrw, 0));
     }
@@ -185,7 +192,8 @@ fn operation(op: Op, rm: u8, frm: u8, rng: &mut SplitMix64, flags: bool) {
 fn every_operation_in_every_mode() {
     let mut rng = SplitMix64::new(triples());
     for row in ROWS.iter().filter(|row| row.effect == Effect::Fp) {
-        let modes: &[u8] = if row.op.form().operands().contains(&Operand::Rm) { &[7, 0, 1, 2, 3, 4] } else { &[0] };
+        let modes: &[u8] =
+            if row.op.form().operands().contains(&Operand::Rm) { &[7, 0, 1, 2, 3, 4] } else { &[0] };
         for rm in modes {
             for frm in if *rm == 7 { 0..5 } else { 1..3 } {
                 operation(row.op, *rm, frm, &mut rng, true);
@@ -265,7 +273,8 @@ fn program(seed: u64) {
     });
     let mut left = 12_000;
     while left > 0 {
-        let n = 1 + rng.below(if rng.chance(30) { 40 } else { 4000 });
+        let most = if rng.chance(30) { 40 } else { 4000 };
+        let n = 1 + rng.below(most);
         let [a, b] = &mut machines;
         let stops = (a.hart.run_for(n), b.hart.run_for(n));
         let (x, y) = (a.hart.state(), b.hart.state());

@@ -124,7 +124,14 @@ impl Emitter<'_> {
         self.asm.jcc(Cc::E, from);
         let fop = if op == Fp::Min { Fop::Min } else { Fop::Max };
         let x = self.combine(fop, fmt, a, b);
-        self.cold.push(Cold::Float(Piece::Equal { from, nan, join, operands: [a, b], x, min: op == Fp::Min }));
+        self.cold.push(Cold::Float(Piece::Equal {
+            from,
+            nan,
+            join,
+            operands: [a, b],
+            x,
+            min: op == Fp::Min,
+        }));
         self.redo(nan, join, Redone::F(x, fmt));
         self.asm.bind(join);
         V::Xmm(x, form(fmt))

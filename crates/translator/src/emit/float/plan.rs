@@ -53,14 +53,29 @@ fn reads_singles(op: Op) -> bool {
     use Op::*;
     matches!(
         op,
-        FmaddS | FmsubS | FnmsubS | FnmaddS | FaddS | FsubS | FmulS | FdivS | FsqrtS | FsgnjS | FsgnjnS | FsgnjxS
-    ) || matches!(op, FminS | FmaxS | FeqS | FltS | FleS | FclassS | FcvtWS | FcvtWuS | FcvtLS | FcvtLuS | FcvtDS)
+        FmaddS
+            | FmsubS
+            | FnmsubS
+            | FnmaddS
+            | FaddS
+            | FsubS
+            | FmulS
+            | FdivS
+            | FsqrtS
+            | FsgnjS
+            | FsgnjnS
+            | FsgnjxS
+    ) || matches!(
+        op,
+        FminS | FmaxS | FeqS | FltS | FleS | FclassS | FcvtWS | FcvtWuS | FcvtLS | FcvtLuS | FcvtDS
+    )
 }
 
 /// Whether the floating-point register that it writes gets a single.
 fn writes_single(op: Op) -> bool {
     use Op::*;
-    reads_singles(op) && op != FcvtDS || matches!(op, Flw | FmvWX | FcvtSD | FcvtSW | FcvtSWu | FcvtSL | FcvtSLu)
+    reads_singles(op) && op != FcvtDS
+        || matches!(op, Flw | FmvWX | FcvtSD | FcvtSW | FcvtSWu | FcvtSL | FcvtSLu)
 }
 
 /// Homes, and what they hold at the head of a loop.
@@ -93,7 +108,8 @@ struct Story {
 impl Floats {
     /// Looks at a path. `rule` tells which instructions are not the interpreter's.
     pub fn plan(steps: &[Step], rule: impl Fn(&Insn) -> bool) -> Floats {
-        let float = |s: &&Step| matches!(s.insn.op.effect(), Effect::Fp | Effect::FpLoad(_) | Effect::FpStore(_));
+        let float =
+            |s: &&Step| matches!(s.insn.op.effect(), Effect::Fp | Effect::FpLoad(_) | Effect::FpStore(_));
         let mut stories = [Story::default(); 32];
         let mut any = false;
         for step in steps.iter().filter(float) {
