@@ -143,8 +143,10 @@ impl Emitter<'_> {
             }
             Cold::Instance { from, join, site } => {
                 self.asm.bind(from);
+                self.flush_floats();
                 self.asm.mov_ri(Gpr::Rcx, site as i64);
                 self.asm.call_abs(self.to.interpret);
+                self.reload_floats();
                 self.asm.jmp(join);
             }
             Cold::Divide(d) => self.division(d),

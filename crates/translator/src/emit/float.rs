@@ -208,7 +208,7 @@ impl Emitter<'_> {
     }
 
     /// The home of a register that is about to be stored, if it has one.
-    pub(super) fn to_store(&mut self, v: V, width: Width) -> Option<Xmm> {
+    pub(super) fn stored_float(&mut self, v: V, width: Width) -> Option<Xmm> {
         let V::F(r) = v else { return None };
         self.floats.plan.home(r)?;
         Some(match width {

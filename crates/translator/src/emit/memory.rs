@@ -128,7 +128,7 @@ impl Emitter<'_> {
 
     /// A store.
     pub(super) fn store_value(&mut self, addr: V, v: V, width: Width) {
-        let float = self.to_store(v, width);
+        let float = self.stored_float(v, width);
         // A value that is still to be computed goes where the check does not touch it.
         let address = self.address(addr);
         let miss = self.check(address, width.bytes(), offset_of!(DataEntry, write));

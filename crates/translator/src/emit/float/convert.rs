@@ -67,7 +67,7 @@ impl Emitter<'_> {
         self.asm.jcc(Cc::A, away);
     }
 
-    pub(super) fn to_integer(&mut self, op: Fp, fmt: Fmt, rm: u8, a: V) -> V {
+    pub(super) fn integer_of(&mut self, op: Fp, fmt: Fmt, rm: u8, a: V) -> V {
         let a = self.operand_f(a, fmt, X0);
         let d = self.x_destination();
         let (from, join) = (self.asm.label(), self.asm.label());
@@ -105,7 +105,7 @@ impl Emitter<'_> {
         V::Leaf(Leaf::Tmp(d))
     }
 
-    pub(super) fn from_integer(&mut self, op: Fp, fmt: Fmt, rm: u8, a: V) -> V {
+    pub(super) fn float_of(&mut self, op: Fp, fmt: Fmt, rm: u8, a: V) -> V {
         let leaf = self.leaf(a);
         let x = self.f_destination();
         let (from, join) = (self.asm.label(), self.asm.label());

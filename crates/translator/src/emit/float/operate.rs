@@ -36,8 +36,8 @@ impl Emitter<'_> {
                 debug_assert!(false, "fclass has no rule");
                 a
             }
-            ToW | ToWu | ToL | ToLu => self.to_integer(op, fmt, rm, a),
-            FromW | FromWu | FromL | FromLu => self.from_integer(op, fmt, rm, a),
+            ToW | ToWu | ToL | ToLu => self.integer_of(op, fmt, rm, a),
+            FromW | FromWu | FromL | FromLu => self.float_of(op, fmt, rm, a),
             Convert => self.convert(fmt, a),
             MoveToX => self.move_to_x(fmt, a),
             MoveFromX => self.move_from_x(fmt, a),
@@ -62,7 +62,7 @@ impl Emitter<'_> {
     }
 
     /// `a op b` on the host, into the destination if its old value is not needed any more before that.
-    fn combine(&mut self, op: Fop, fmt: Fmt, a: Xmm, b: Xmm) -> Xmm {
+    fn combine_f(&mut self, op: Fop, fmt: Fmt, a: Xmm, b: Xmm) -> Xmm {
         let d = self.f_destination();
         let symmetric = !matches!(op, Fop::Sub | Fop::Div);
         let (x, other) = match () {
@@ -81,7 +81,7 @@ impl Emitter<'_> {
     fn arithmetic(&mut self, op: Fop, fmt: Fmt, a: V, b: V) -> V {
         let a = self.operand_f(a, fmt, X0);
         let b = self.operand_f(b, fmt, X1);
-        let x = self.combine(op, fmt, a, b);
+        let x = self.combine_f(op, fmt, a, b);
         self.canonical(x, fmt)
     }
 
@@ -123,7 +123,7 @@ impl Emitter<'_> {
         self.asm.ucomis_xx(fs(fmt), a, b);
         self.asm.jcc(Cc::E, from);
         let fop = if op == Fp::Min { Fop::Min } else { Fop::Max };
-        let x = self.combine(fop, fmt, a, b);
+        let x = self.combine_f(fop, fmt, a, b);
         self.cold.push(Cold::Float(Piece::Equal {
             from,
             nan,
