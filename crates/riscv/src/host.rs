@@ -72,6 +72,13 @@ pub(crate) fn wrote(ram: &GuestRam, pa: u64, place: Place) {
 }
 
 impl HostPage {
+    /// The page at a host address that [`HostPage::address`] gave, kept as a number. Only the data TLB does so.
+    #[inline(always)]
+    pub(crate) fn remembered(address: u64) -> HostPage {
+        let p = std::ptr::with_exposed_provenance_mut(address as usize);
+        NonNull::new(p).map_or_else(HostPage::nowhere, HostPage)
+    }
+
     /// A page that no guest sees.
     pub(crate) fn nowhere() -> HostPage {
         HostPage(NonNull::from(&NOWHERE.0).cast())
@@ -79,7 +86,7 @@ impl HostPage {
 
     /// Host address of its first byte.
     pub fn address(self) -> usize {
-        self.0.as_ptr() as usize
+        self.0.as_ptr().expose_provenance()
     }
 
     #[inline(always)]

@@ -23,7 +23,7 @@ pub use crate::core::{Core, Reservation};
 pub use crate::csr::{Csrs, status};
 pub use crate::host::HostPage;
 pub use crate::mmu::{
-    DATA_ENTRIES, DataContext, DataEntry, DataTlb, FETCH_ENTRIES, FetchPage, FetchTlb, Mmu, PAGE,
+    DATA_ENTRIES, DataContext, DataEntry, DataRight, DataTlb, FETCH_ENTRIES, FetchPage, FetchTlb, Mmu, PAGE,
 };
 pub use crate::trap::{Cause, Exit, Privilege};
 

@@ -65,9 +65,9 @@ pub(crate) fn tlb(context: DataContext) -> i32 {
     at(offset_of!(Core, mmu.data.sets)) + context as i32 * (DATA_ENTRIES * size_of::<DataEntry>()) as i32
 }
 
-/// Displacement of the first entry's guest physical address in `context`'s data TLB; they are 8 bytes each.
+/// Displacement of the first entry's guest physical addresses (read, written) in `context`'s data TLB, 8 bytes each.
 pub(crate) fn pas(context: DataContext) -> i32 {
-    at(offset_of!(Core, mmu.data.pas)) + context as i32 * (DATA_ENTRIES * 8) as i32
+    at(offset_of!(Core, mmu.data.pas)) + context as i32 * (DATA_ENTRIES * 16) as i32
 }
 
 /// Memory operands of what LR reserved.

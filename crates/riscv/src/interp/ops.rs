@@ -63,18 +63,18 @@ impl Ops for Core {
 
     #[inline(always)]
     fn load(&mut self, addr: u64, w: Width) -> Result<u64, Exit> {
-        let e = self.mmu.data.entry(addr);
-        if addr & (PAGE | (w.bytes() - 1)) == e.read {
-            Ok(w.extend(e.page.load(addr, w)))
+        let right = &self.mmu.data.entry(addr).read;
+        if addr & (PAGE | (w.bytes() - 1)) == right.tag {
+            Ok(w.extend(right.page(addr).load(addr, w)))
         } else {
             self.load_slow(addr, w)
         }
     }
     #[inline(always)]
     fn store(&mut self, addr: u64, v: u64, w: Width) -> Result<(), Exit> {
-        let e = self.mmu.data.entry(addr);
-        if addr & (PAGE | (w.bytes() - 1)) == e.write {
-            e.page.store(addr, v, w);
+        let right = &self.mmu.data.entry(addr).write;
+        if addr & (PAGE | (w.bytes() - 1)) == right.tag {
+            right.page(addr).store(addr, v, w);
             Ok(())
         } else {
             self.store_slow(addr, v, w)

@@ -178,8 +178,8 @@ impl Core {
             return self.load_split(va, w);
         }
         let e = self.mmu.data.entry(va);
-        if e.read == va & PAGE {
-            return Ok(w.extend(load_bytes(e.page, va, size)));
+        if e.read.tag == va & PAGE {
+            return Ok(w.extend(load_bytes(e.read.page(va), va, size)));
         }
         let (pa, place) = self.reach(va, size, Access::Read)?;
         self.at_device(place)?;
@@ -232,8 +232,8 @@ impl Core {
             return Ok(());
         }
         let e = self.mmu.data.entry(va);
-        if e.write == va & PAGE {
-            store_bytes(e.page, va, v, size);
+        if e.write.tag == va & PAGE {
+            store_bytes(e.write.page(va), va, v, size);
             return Ok(());
         }
         let (pa, place) = self.reach(va, size, Access::Write)?;
@@ -262,8 +262,10 @@ impl Core {
             return Err(self.raise(if read { Cause::LoadMisaligned } else { Cause::StoreMisaligned }, va));
         }
         let e = self.mmu.data.entry(va);
-        if va & PAGE == if read { e.read } else { e.write } {
-            return Ok((e.page, self.mmu.data.pa(va) | va & !PAGE, Place::Ram(e.page)));
+        let right = if read { e.read } else { e.write };
+        if va & PAGE == right.tag {
+            let page = right.page(va);
+            return Ok((page, self.mmu.data.pa(va, !read) | va & !PAGE, Place::Ram(page)));
         }
         let (pa, place) = self.reach(va, size, access)?;
         match place.page() {
@@ -329,8 +331,8 @@ impl Core {
             };
         }
         let e = self.mmu.data.entry(va);
-        let (pa, place) = if e.write == va & PAGE {
-            (va, Place::Ram(e.page))
+        let (pa, place) = if e.write.tag == va & PAGE {
+            (va, Place::Ram(e.write.page(va)))
         } else {
             self.reach(va, CACHE_BLOCK, Access::Write)?
         };

@@ -33,18 +33,35 @@ pub enum DataContext {
 }
 const CONTEXTS: usize = 5;
 
-/// A page of data.
+/// The right to read a page, or to write it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct DataRight {
+    /// Page number of the virtual address, in place.
+    pub tag: u64,
+    /// What to add to an address in the page to have the host's.
+    pub addend: u64,
+}
+
+const NONE: DataRight = DataRight { tag: INVALID, addend: 0 };
+
+impl DataRight {
+    /// The page, for an address that the tag fits.
+    #[inline(always)]
+    pub(crate) fn page(&self, va: u64) -> HostPage {
+        HostPage::remembered(self.addend.wrapping_add(va & PAGE))
+    }
+}
+
+/// A place for pages of data. What is read and what is written share it without displacing each other: a copy whose ends
+/// are a multiple of the TLB's reach apart is common.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct DataEntry {
-    /// Page number of the virtual address, in place, if it may be read.
-    pub read: u64,
-    /// Page number of the virtual address, in place, if it may be written.
-    pub write: u64,
-    /// What to add to an address in the page to have the host's. Emitted code uses this, everyone else the page.
-    pub addend: u64,
-    /// The page.
-    pub page: HostPage,
+    /// What may be read.
+    pub read: DataRight,
+    /// What may be written.
+    pub write: DataRight,
 }
 
 /// Translations of loads and stores.
@@ -52,8 +69,8 @@ pub struct DataEntry {
 pub struct DataTlb {
     /// By context ([`DataContext`]) and by the low bits of the page number.
     pub sets: [[DataEntry; DATA_ENTRIES]; CONTEXTS],
-    /// The entries' guest physical addresses, apart: only atomics ask.
-    pub pas: [[u64; DATA_ENTRIES]; CONTEXTS],
+    /// Guest physical addresses of the page read and the page written, apart: only atomics ask.
+    pub pas: [[[u64; 2]; DATA_ENTRIES]; CONTEXTS],
     /// The context of loads and stores at present.
     pub selected: DataContext,
     /// Which entries may hold a present tag.
@@ -68,10 +85,10 @@ fn data_index(va: u64) -> usize {
 impl DataTlb {
     /// Empty.
     pub(super) fn new() -> DataTlb {
-        let nothing = DataEntry { read: INVALID, write: INVALID, addend: 0, page: HostPage::nowhere() };
+        let nothing = DataEntry { read: NONE, write: NONE };
         DataTlb {
             sets: [[nothing; DATA_ENTRIES]; CONTEXTS],
-            pas: [[0; DATA_ENTRIES]; CONTEXTS],
+            pas: [[[0; 2]; DATA_ENTRIES]; CONTEXTS],
             selected: DataContext::Bare,
             marks: [Marks::EMPTY; CONTEXTS],
         }
@@ -83,9 +100,9 @@ impl DataTlb {
         &self.sets[self.selected as usize][data_index(va)]
     }
 
-    /// Guest physical address of the page in the entry where `va` would be.
-    pub(super) fn pa(&self, va: u64) -> u64 {
-        self.pas[self.selected as usize][data_index(va)]
+    /// Guest physical address of the page read, or written, in the entry where `va` would be.
+    pub(super) fn pa(&self, va: u64, write: bool) -> u64 {
+        self.pas[self.selected as usize][data_index(va)][usize::from(write)]
     }
 
     /// Remembers that the page of `va` may be read, or written; `global` if every address space has it there.
@@ -93,11 +110,14 @@ impl DataTlb {
         let (n, at) = (self.selected as usize, data_index(va));
         let e = &mut self.sets[n][at];
         let (tag, pa) = (va & PAGE, pa & PAGE);
-        let same = self.pas[n][at] == pa && (e.read == tag || e.write == tag);
-        let (old_read, old_write) = if same { (e.read, e.write) } else { (INVALID, INVALID) };
-        let (read, write) = if write { (old_read, tag) } else { (tag, old_write) };
-        *e = DataEntry { read, write, addend: (page.address() as u64).wrapping_sub(tag), page };
-        self.pas[n][at] = pa;
+        let right = DataRight { tag, addend: (page.address() as u64).wrapping_sub(tag) };
+        let (this, other) = if write { (&mut e.write, &mut e.read) } else { (&mut e.read, &mut e.write) };
+        *this = right;
+        // A page that has moved is not read at one place and written at another.
+        if other.tag == tag && self.pas[n][at][usize::from(!write)] != pa {
+            *other = NONE;
+        }
+        self.pas[n][at][usize::from(write)] = pa;
         self.marks[n].set(at, global);
     }
 
@@ -117,7 +137,7 @@ impl DataTlb {
     /// Forgets every right to write.
     pub(crate) fn drop_writes(&mut self) {
         for (set, marks) in self.sets.iter_mut().zip(&self.marks) {
-            marks.each(|i| set[i].write = INVALID);
+            marks.each(|i| set[i].write = NONE);
         }
     }
 
@@ -125,8 +145,8 @@ impl DataTlb {
     pub(crate) fn drop_writes_to(&mut self, pa: u64) {
         for ((set, pas), marks) in self.sets.iter_mut().zip(&self.pas).zip(&self.marks) {
             marks.each(|i| {
-                if pas[i] == pa & PAGE {
-                    set[i].write = INVALID;
+                if pas[i][1] == pa & PAGE {
+                    set[i].write = NONE;
                 }
             });
         }
@@ -146,7 +166,7 @@ impl DataTlb {
     pub(super) fn flush_page(&mut self, va: u64) {
         for set in &mut self.sets {
             let e = &mut set[data_index(va)];
-            if e.read == va & PAGE || e.write == va & PAGE {
+            if e.read.tag == va & PAGE || e.write.tag == va & PAGE {
                 forget(e);
             }
         }
@@ -154,5 +174,5 @@ impl DataTlb {
 }
 
 fn forget(e: &mut DataEntry) {
-    (e.read, e.write) = (INVALID, INVALID);
+    *e = DataEntry { read: NONE, write: NONE };
 }

@@ -97,7 +97,7 @@ fn a_trapped_page_asks_the_bus_and_then_the_ram_beneath() {
     (m.core().x[5], m.core().x[6]) = (OVER_RAM, 5 << 32 | 6);
     let c = m.run();
     assert_eq!((c.x[7], c.x[8], c.x[9]), (5 << 32 | 6, 6, 5 << 32 | 6));
-    assert_ne!(c.mmu.data.entry(OVER_RAM).read, OVER_RAM);
+    assert_ne!(c.mmu.data.entry(OVER_RAM).read.tag, OVER_RAM);
     assert_eq!(*m.bus.seen.lock().unwrap(), [(true, OVER_RAM, 4, 6), (false, OVER_RAM, 4, 6)]);
 }
 

@@ -31,8 +31,8 @@ impl Emitter<'_> {
     pub(super) fn amo_value(&mut self, op: Amo, addr: V, v: V, w: Width) -> V {
         let size = if w == Width::I32 { Size::D } else { Size::Q };
         let address = self.address(addr);
-        let miss = self.check_entry(address, w.bytes(), offset_of!(DataEntry, write), true);
-        self.load_addend();
+        let miss = self.check_entry(address, w.bytes(), offset_of!(DataEntry, write.tag), true);
+        self.load_addend(offset_of!(DataEntry, write.tag));
         let (site, join) = (self.site(), self.asm.label());
         self.cold.push(Cold::Instance { from: miss, join, site });
         self.join = Some(join);
@@ -126,7 +126,7 @@ impl Emitter<'_> {
     /// What lies at `addr`, which is reserved from now on.
     pub(super) fn lr_value(&mut self, addr: V, w: Width) -> V {
         let address = self.address(addr);
-        self.check_atomic(address, w, offset_of!(DataEntry, read));
+        self.check_atomic(address, w, offset_of!(DataEntry, read.tag));
         let r = layout::reserved();
         self.asm.mov_mr(Size::Q, r.va, address);
         self.asm.mov_mr(Size::Q, r.pa, Gpr::Rdx);
@@ -145,7 +145,7 @@ impl Emitter<'_> {
     /// 0 if it stored, 1 if not.
     pub(super) fn sc_value(&mut self, addr: V, v: V, w: Width) -> V {
         let address = self.address(addr);
-        self.check_atomic(address, w, offset_of!(DataEntry, write));
+        self.check_atomic(address, w, offset_of!(DataEntry, write.tag));
         let r = layout::reserved();
         let (fail, done) = (self.asm.label(), self.asm.label());
         self.asm.alu_mi(Alu::Cmp, Size::B, r.bytes, w.bytes() as i32);
@@ -177,14 +177,15 @@ impl Emitter<'_> {
         let (site, join) = (self.site(), self.asm.label());
         self.cold.push(Cold::Instance { from: miss, join, site });
         self.join = Some(join);
-        // Entries are four times as large as the addresses beside them.
+        // Entries are twice as large as the two addresses beside them.
         self.asm.mov_rr(Size::D, Gpr::Rdx, Gpr::Rcx);
-        self.asm.shift_ri(Shift::Shr, Size::D, Gpr::Rdx, 2);
-        let (pas, set) = (layout::pas(self.job.context), layout::tlb(self.job.context));
+        self.asm.shift_ri(Shift::Shr, Size::D, Gpr::Rdx, 1);
+        let written = i32::from(tag != offset_of!(DataEntry, read.tag));
+        let (pas, set) = (layout::pas(self.job.context) + written * 8, layout::tlb(self.job.context));
         self.asm.mov_rm(Size::Q, Gpr::Rdx, Mem::index(BASE, Gpr::Rdx, 1, pas));
         // The tag is the address without its offset.
         self.asm.alu_rm(Alu::Sub, Size::Q, Gpr::Rdx, Mem::index(BASE, Gpr::Rcx, 1, set + tag as i32));
         self.asm.alu_rr(Alu::Add, Size::Q, Gpr::Rdx, address);
-        self.load_addend();
+        self.load_addend(tag);
     }
 }

@@ -21,7 +21,7 @@ use crate::layout;
 use crate::registers::{BASE, host};
 use std::mem::offset_of;
 use strata_isa::ops::{Bin, Width};
-use strata_riscv::tier::{DATA_ENTRIES, DataEntry};
+use strata_riscv::tier::{DATA_ENTRIES, DataEntry, DataRight};
 use strata_x64::{Alu, Cc, Fs, Gpr, Label, Mem, Size, Xmm};
 
 /// A load whose page has been checked and whose destination is not known yet.
@@ -49,13 +49,13 @@ impl Emitter<'_> {
     /// The check. Leaves the addend in rcx; rdx is free afterwards.
     pub(super) fn check(&mut self, address: Gpr, size: u64, tag: usize) -> Label {
         let miss = self.check_entry(address, size, tag, false);
-        self.load_addend();
+        self.load_addend(tag);
         miss
     }
 
     /// The addend of the entry that [`Emitter::check_entry`] found, in rcx.
-    pub(super) fn load_addend(&mut self) {
-        let at = layout::tlb(self.job.context) + offset_of!(DataEntry, addend) as i32;
+    pub(super) fn load_addend(&mut self, tag: usize) {
+        let at = layout::tlb(self.job.context) + (tag + offset_of!(DataRight, addend)) as i32;
         self.asm.mov_rm(Size::Q, Gpr::Rcx, Mem::index(BASE, Gpr::Rcx, 1, at));
     }
 
@@ -83,7 +83,7 @@ impl Emitter<'_> {
     /// A load, up to the access itself.
     pub(super) fn begin_load(&mut self, addr: V, width: Width) -> V {
         let address = self.address(addr);
-        let miss = self.check(address, width.bytes(), offset_of!(DataEntry, read));
+        let miss = self.check(address, width.bytes(), offset_of!(DataEntry, read.tag));
         self.loading = Some(Loading { miss, address, width });
         self.take(Gpr::Rcx);
         V::Loaded(Mem::index(Gpr::Rcx, address, 1, 0), width)
@@ -131,7 +131,7 @@ impl Emitter<'_> {
         let float = self.stored_float(v, width);
         // A value that is still to be computed goes where the check does not touch it.
         let address = self.address(addr);
-        let miss = self.check(address, width.bytes(), offset_of!(DataEntry, write));
+        let miss = self.check(address, width.bytes(), offset_of!(DataEntry, write.tag));
         let m = Mem::index(Gpr::Rcx, address, 1, 0);
         let size = match width.bytes() {
             1 => Size::B,

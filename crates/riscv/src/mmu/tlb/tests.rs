@@ -26,7 +26,7 @@ fn mmu_with(va: u64, global: bool) -> Mmu {
 }
 
 fn readable(m: &Mmu, va: u64) -> bool {
-    m.data.entry(va).read == va & PAGE
+    m.data.entry(va).read.tag == va & PAGE
 }
 
 fn leaf(pa: u64, global: bool) -> Leaf {
@@ -38,11 +38,11 @@ fn rights_add_up_for_the_same_page_only() {
     let mut m = mmu_with(VA, false);
     m.data.fill(VA, 0x8000_0000, HostPage::nowhere(), false, true);
     let e = m.data.entry(VA);
-    assert_eq!((e.read, e.write), (VA & PAGE, VA & PAGE));
+    assert_eq!((e.read.tag, e.write.tag), (VA & PAGE, VA & PAGE));
     // The page has moved: the right to read the old place must not survive.
     m.data.fill(VA, 0x8000_1000, HostPage::nowhere(), false, true);
     let e = m.data.entry(VA);
-    assert_eq!((e.read, e.write, m.data.pa(VA)), (INVALID, VA & PAGE, 0x8000_1000));
+    assert_eq!((e.read.tag, e.write.tag, m.data.pa(VA, true)), (INVALID, VA & PAGE, 0x8000_1000));
 }
 
 #[test]
@@ -81,14 +81,14 @@ fn rights_to_write_go_alone() {
     m.data.fill(far, 0x8000_0000, HostPage::nowhere(), true, true);
     m.data.fill(far, 0x8000_0000, HostPage::nowhere(), true, false);
     m.data.drop_writes_to(0x8000_1000);
-    assert_eq!(m.data.entry(far).write, far & PAGE);
+    assert_eq!(m.data.entry(far).write.tag, far & PAGE);
     m.data.select(DataContext::Supervisor);
     m.data.drop_writes_to(0x8000_0123);
     m.data.select(DataContext::User);
-    assert_eq!((m.data.entry(far).read, m.data.entry(far).write), (far & PAGE, INVALID));
+    assert_eq!((m.data.entry(far).read.tag, m.data.entry(far).write.tag), (far & PAGE, INVALID));
     m.data.fill(far, 0x8000_0000, HostPage::nowhere(), true, true);
     m.data.drop_writes();
-    assert_eq!((m.data.entry(far).read, m.data.entry(far).write), (far & PAGE, INVALID));
+    assert_eq!((m.data.entry(far).read.tag, m.data.entry(far).write.tag), (far & PAGE, INVALID));
 }
 
 #[test]
