@@ -14,7 +14,7 @@ use crate::helpers;
 use crate::layout::{BIAS, Word, word};
 use crate::registers::{BASE, FUEL, MAP, VOLATILE, slot};
 use strata_isa::ops::Width;
-use strata_x64::{Alu, Asm, Cc, Gpr, Mem, Size};
+use strata_x64::{Alu, Asm, Cc, Gpr, Mem, Size, Xmm};
 
 const WIDTHS: [Width; 7] = [Width::I8, Width::U8, Width::I16, Width::U16, Width::I32, Width::U32, Width::I64];
 
@@ -66,6 +66,26 @@ impl Trampolines {
         self.stores[index(w)]
     }
 }
+
+/// Those that units keep something in.
+const XMM: [Xmm; 16] = [
+    Xmm::Xmm0,
+    Xmm::Xmm1,
+    Xmm::Xmm2,
+    Xmm::Xmm3,
+    Xmm::Xmm4,
+    Xmm::Xmm5,
+    Xmm::Xmm6,
+    Xmm::Xmm7,
+    Xmm::Xmm8,
+    Xmm::Xmm9,
+    Xmm::Xmm10,
+    Xmm::Xmm11,
+    Xmm::Xmm12,
+    Xmm::Xmm13,
+    Xmm::Xmm14,
+    Xmm::Xmm15,
+];
 
 const SAVED: [Gpr; 6] = [Gpr::Rbp, Gpr::Rbx, Gpr::R12, Gpr::R13, Gpr::R14, Gpr::R15];
 
@@ -145,6 +165,11 @@ fn fuel(asm: &mut Asm, exit: u64) {
 fn call(asm: &mut Asm, helper: u64) {
     asm.mov_ri(Gpr::Rax, helper as i64);
     asm.call_r(Gpr::Rax);
+    if cfg!(debug_assertions) {
+        // A helper may change all of these, and hardly ever does: units that rely on them are to be found by tests.
+        asm.mov_ri(Gpr::Rcx, 0x7ff4_dead_7fa0_dead);
+        XMM.iter().for_each(|x| asm.movq_xr(*x, Gpr::Rcx));
+    }
 }
 
 /// The helper gives 0, or the way out; then the map in memory is what counts.

@@ -16,8 +16,7 @@
 //! and around slow paths of loads and stores. At a fault memory thus holds the state after the instruction before. A
 //! unit that comes back to its own start keeps its homes over the jump: its entry loads all of them.
 //!
-//! *Boxes.* A single in a home may lie there without the ones above it (*narrow*); its upper half is then all zeros or
-//! all ones, so that one `or` makes the whole. A single that is not known to be boxed is checked where it is used as one.
+//! *Boxes.* A single in a home may lie there without the ones above it (*narrow*). A single that is not known to be boxed is checked where it is used as one.
 
 mod cold;
 mod convert;

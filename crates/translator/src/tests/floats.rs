@@ -87,6 +87,15 @@ fn value(rng: &mut SplitMix64, singles: bool) -> u64 {
     if singles { single(rng) } else { double(rng) }
 }
 
+/// Operands that often are the same but for the sign.
+fn triple(rng: &mut SplitMix64, singles: bool) -> [u64; 3] {
+    let [a, mut b, c] = [(); 3].map(|()| value(rng, singles));
+    if rng.chance(25) {
+        b = a ^ rng.below(2) << if singles { 31 } else { 63 };
+    }
+    [a, b, c]
+}
+
 /// Of conversions from integers.
 fn integer(rng: &mut SplitMix64) -> u64 {
     let any = rng.next_u64() >> rng.below(64);
@@ -138,8 +147,8 @@ fn operation(op: Op, rm: u8, frm: u8, rng: &mut SplitMix64, flags: bool) {
     let from_x = operands.contains(&Operand::Rs1);
     let to_x = operands.contains(&Operand::Rd);
     let n = triples();
-    let data: Vec<u64> =
-        (0..n * 3).map(|k| if from_x && k % 3 == 0 { integer(rng) } else { value(rng, singles) }).collect();
+    let operands = |rng: &mut SplitMix64| if from_x { [integer(rng), 0, 0] } else { triple(rng, singles) };
+    let data: Vec<u64> = (0..n).flat_map(|_| operands(rng)).collect();
     let pick = |rng: &mut SplitMix64| 1 + rng.below(3) as u8;
     let rd = if to_x { *rng.pick(&[5, 12]).unwrap() } else { *rng.pick(&[1, 2, 3, 4]).unwrap() };
     let source = if from_x { *rng.pick(&[6, 13]).unwrap() } else { pick(rng) };
@@ -257,6 +266,7 @@ fn program(seed: u64) {
         let mut m = Machine::new(translated, BASE);
         m.ram.load(BASE, &program::bytes(&code)).unwrap();
         m.ram.load(DATA, &words).unwrap();
+        m.ram.load(DATA + 0x20_0000, &words).unwrap();
         let mut rng = SplitMix64::new(registers);
         m.registers(&mut rng, POINTERS);
         let mut s = m.hart.state();
@@ -264,7 +274,8 @@ fn program(seed: u64) {
         for r in 0..32 {
             s.f[r] = value(&mut rng, singles);
             if POINTERS >> r & 1 != 0 {
-                s.x[r] = DATA + rng.below(800) * 8;
+                // So far from each other that they push each other out of the TLB.
+                s.x[r] = DATA + rng.below(2) * 0x20_0000 + rng.below(800) * 8;
             }
         }
         if fault {
@@ -281,7 +292,7 @@ fn program(seed: u64) {
         let [a, b] = &mut machines;
         let stops = (a.hart.run_for(n), b.hart.run_for(n));
         let (x, y) = (a.hart.state(), b.hart.state());
-        let same = a.memory(DATA, 0x4000) == b.memory(DATA, 0x4000);
+        let same = [DATA, DATA + 0x20_0000].iter().all(|at| a.memory(*at, 0x4000) == b.memory(*at, 0x4000));
         if x != y || !same || stops.0 != stops.1 {
             let differ: Vec<String> = (0..32)
                 .filter(|r| x.f[*r] != y.f[*r] || x.x[*r] != y.x[*r])

@@ -38,11 +38,12 @@ impl Emitter<'_> {
             Fmt::S => (Fs::D, self.operand_f(a, Fmt::D, X0)),
             Fmt::D => (Fs::S, self.operand_f(a, Fmt::S, X0)),
         };
-        // The conversion keeps the destination's upper half, which must be clean beside a single.
-        let x = if d == a { X1 } else { d };
-        self.asm.xorps_xx(x, x);
-        self.asm.cvt_f2f(from, x, a);
-        self.canonical(x, fmt)
+        if d != a {
+            // The conversion keeps the upper half, and would wait for it.
+            self.asm.xorps_xx(d, d);
+        }
+        self.asm.cvt_f2f(from, d, a);
+        self.canonical(d, fmt)
     }
 
     /// Jumps away unless the bits of `a` (of its magnitude, where `signed`) are at most `limit`.
@@ -128,7 +129,7 @@ impl Emitter<'_> {
             self.asm.jcc(Cc::S, from);
             self.cold.push(Cold::Float(Piece::Large { from, join, source, x, fmt }));
         }
-        // The conversion keeps the upper half.
+        // As above.
         self.asm.xorps_xx(x, x);
         self.asm.cvtsi2f(fs(fmt), size, x, source);
         self.asm.bind(join);

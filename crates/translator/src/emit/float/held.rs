@@ -13,7 +13,7 @@ pub(super) struct Held {
     pub dirty: u32,
     /// Known to hold a boxed single, wherever they are.
     pub boxed: u32,
-    /// In their homes as singles: the upper half there counts as ones, and is all zeros or all ones.
+    /// In their homes as singles: the upper half there counts as ones, and may be anything.
     pub narrow: u32,
 }
 

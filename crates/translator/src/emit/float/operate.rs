@@ -5,7 +5,7 @@ use super::{Emitter, X0, X1, X2, form, fs};
 use crate::emit::cold::Cold;
 use crate::emit::value::{Leaf, V, XmmForm};
 use strata_isa::ops::{Fmt, Fp, Reg};
-use strata_x64::{Alu, Cc, Fma, Fop, Gpr, Label, Size, Xmm};
+use strata_x64::{Alu, Cc, Fma, Fop, Gpr, Label, Shift, Size, Xmm};
 
 fn number(v: V) -> Reg {
     match v {
@@ -32,10 +32,7 @@ impl Emitter<'_> {
             Min | Max => self.least_or_greatest(op, fmt, a, b),
             Sgnj | Sgnjn | Sgnjx => self.sign(op, fmt, a, b),
             Eq | Lt | Le => self.comparison(op, fmt, a, b),
-            Class => {
-                debug_assert!(false, "fclass has no rule");
-                a
-            }
+            Class => self.class(fmt, a),
             ToW | ToWu | ToL | ToLu => self.integer_of(op, fmt, rm, a),
             FromW | FromWu | FromL | FromLu => self.float_of(op, fmt, rm, a),
             Convert => self.convert(fmt, a),
@@ -203,6 +200,54 @@ impl Emitter<'_> {
                 self.asm.movzx_rr(d, Size::B, d);
             }
         }
+        V::Leaf(Leaf::Tmp(d))
+    }
+
+    /// A class's number is 4 and the distance from zero; those of negative numbers mirror them. NaNs are done again.
+    fn class(&mut self, fmt: Fmt, a: V) -> V {
+        let a = self.operand_f(a, fmt, X0);
+        let d = self.x_destination();
+        let (from, join) = (self.asm.label(), self.asm.label());
+        // The magnitude, at the top of the register.
+        let (infinity, normal) = match fmt {
+            Fmt::S => {
+                self.asm.movd_rx(Gpr::Rdx, a);
+                self.asm.shift_ri(Shift::Shl, Size::Q, Gpr::Rdx, 33);
+                (0xff << 56, 1 << 56)
+            }
+            Fmt::D => {
+                self.asm.movq_rx(Gpr::Rdx, a);
+                self.asm.shift_ri(Shift::Shl, Size::Q, Gpr::Rdx, 1);
+                (0x7ff << 53, 1 << 53)
+            }
+        };
+        self.asm.mov_ri(d, 7);
+        self.asm.mov_ri(Gpr::Rcx, infinity);
+        self.asm.alu_rr(Alu::Cmp, Size::Q, Gpr::Rdx, Gpr::Rcx);
+        self.asm.jcc(Cc::A, from);
+        self.asm.alu_ri(Alu::Sbb, Size::D, d, 0);
+        self.asm.mov_ri(Gpr::Rcx, normal);
+        self.asm.alu_rr(Alu::Cmp, Size::Q, Gpr::Rdx, Gpr::Rcx);
+        self.asm.alu_ri(Alu::Sbb, Size::D, d, 0);
+        self.asm.alu_ri(Alu::Cmp, Size::Q, Gpr::Rdx, 1);
+        self.asm.alu_ri(Alu::Sbb, Size::D, d, 0);
+        // 7 less the number, if negative.
+        match fmt {
+            Fmt::S => {
+                self.asm.movd_rx(Gpr::Rcx, a);
+                self.asm.shift_ri(Shift::Sar, Size::D, Gpr::Rcx, 31);
+            }
+            Fmt::D => {
+                self.asm.movq_rx(Gpr::Rcx, a);
+                self.asm.shift_ri(Shift::Sar, Size::Q, Gpr::Rcx, 63);
+            }
+        }
+        self.asm.alu_ri(Alu::And, Size::D, Gpr::Rcx, 7);
+        self.asm.alu_rr(Alu::Xor, Size::D, Gpr::Rcx, d);
+        self.asm.mov_ri(d, 1);
+        self.asm.shlx(Size::Q, d, d, Gpr::Rcx);
+        self.redo(from, join, Redone::X(d));
+        self.asm.bind(join);
         V::Leaf(Leaf::Tmp(d))
     }
 

@@ -42,7 +42,6 @@ pub(crate) fn has_rule(insn: &Insn, features: &Features) -> bool {
     match insn.op {
         FmaddS | FmsubS | FnmsubS | FnmaddS | FmaddD | FmsubD | FnmsubD | FnmaddD => features.fma && dynamic,
         FaddS | FsubS | FmulS | FdivS | FsqrtS | FaddD | FsubD | FmulD | FdivD | FsqrtD | FcvtSD => dynamic,
-        FclassS | FclassD => false,
         FcvtWS | FcvtWuS | FcvtLS | FcvtLuS | FcvtWD | FcvtWuD | FcvtLD | FcvtLuD => insn.rm != MAX_MAGNITUDE,
         _ => true,
     }
