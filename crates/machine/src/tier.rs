@@ -35,7 +35,7 @@ impl Tier {
 
     /// The fastest tier of this build: what a machine gets that asks for none.
     pub fn best() -> Tier {
-        Tier::Interpreter
+        Tier::Translator
     }
 
     /// Whether this build and this host have it: for refusing early what [`crate::build`] would refuse.
