@@ -6,7 +6,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use std::time::Duration;
 use strata_e2e::{guest, qemu, soft};
-use strata_machine::Exit;
+use strata_machine::{Exit, Tier};
 
 const KERNELS: [&str; 6] = ["mix", "qsort", "sieve", "fib", "sha256", "memcpy"];
 const RUNS: usize = 5;
@@ -37,7 +37,7 @@ fn main() -> Result<()> {
         guest::build(&sources, &[&format!("-DKERNEL={kernel}"), "-Wno-unused-function"], &elf)?;
         let (mut ours, mut other, mut retired) = (Vec::new(), Vec::new(), 0);
         for _ in 0..RUNS {
-            let run = soft::run_machine(&elf, 1, LIMIT).context("on our machine")?;
+            let run = soft::run_machine(Tier::Interpreter, &elf, 1, LIMIT).context("on our machine")?;
             ensure!(run.exit == Exit::PowerOff(0), "{kernel} ended with {:?}", run.exit);
             let (status, output) = qemu::run_virt(&elf, 1, LIMIT).context("on QEMU")?;
             ensure!(status.success(), "{kernel} ended on QEMU with {status}");

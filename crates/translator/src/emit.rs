@@ -169,7 +169,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// Instructions of the path from this one on: what is given back where it does not complete.
-    fn from_here(&self) -> i32 {
+    fn remaining(&self) -> i32 {
         (self.job.steps.len() - self.at) as i32
     }
 
@@ -208,7 +208,7 @@ impl<'a> Emitter<'a> {
             let miss = self.asm.label();
             self.asm.alu_mi(Alu::Cmp, Size::D, layout::page_id(self.job.privilege, page.va), page.id as i32);
             self.asm.jcc(Cc::Ne, miss);
-            let refund = self.from_here();
+            let refund = self.remaining();
             let page = UnitPage { unit: self.job.unit, page: self.checked as u32 };
             self.cold.push(Cold::Page { from: miss, refund, pc: step.pc, page });
             self.checked += 1;
@@ -263,7 +263,7 @@ impl<'a> Emitter<'a> {
     fn leave_here(&mut self) {
         self.gone = true;
         let pc = self.step().pc;
-        let refund = self.from_here();
+        let refund = self.remaining();
         self.give_back(refund);
         self.asm.mov_ri(Gpr::Rax, pc as i64);
         self.asm.mov_mr(Size::Q, layout::pc(), Gpr::Rax);

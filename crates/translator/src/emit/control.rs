@@ -49,7 +49,7 @@ impl Emitter<'_> {
             let away = self.asm.label();
             self.asm.jcc(if along { cc.not() } else { cc }, away);
             // This instruction has completed; those after it have not.
-            let refund = self.from_here() - 1;
+            let refund = self.remaining() - 1;
             let target = if along { fall } else { taken };
             self.cold.push(Cold::Away { from: away, refund, target, checked: self.checked });
             if let (Leaf::X(r), Leaf::Const(c)) = (a, b)
@@ -102,7 +102,7 @@ impl Emitter<'_> {
         }
         let away = self.asm.label();
         self.asm.jcc(Cc::Ne, away);
-        let refund = self.from_here() - 1;
+        let refund = self.remaining() - 1;
         self.cold.push(Cold::Indirect { from: away, refund });
     }
 

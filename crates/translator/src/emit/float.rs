@@ -93,7 +93,7 @@ impl Emitter<'_> {
         let step = self.step();
         let effect = step.insn.op.effect();
         if matches!(effect, Effect::Fp | Effect::FpLoad(_) | Effect::FpStore(_)) {
-            let refund = self.from_here();
+            let refund = self.remaining();
             self.check_mode(step.pc, refund);
         }
     }
@@ -152,7 +152,7 @@ impl Emitter<'_> {
     fn single(&mut self, r: Reg, scratch: Xmm) -> Xmm {
         if self.floats.held.boxed >> r & 1 == 0 {
             self.compare_box(r);
-            let (pc, refund) = (self.step().pc, self.from_here());
+            let (pc, refund) = (self.step().pc, self.remaining());
             self.bad_unless_equal(pc, refund);
             self.change_held(|h| h.boxed |= 1 << r);
         }
