@@ -44,6 +44,7 @@ guests! {
     pmp, 1, [];
     plic, 1, [];
     code, 1, [];
+    foreign, 2, [];
     harts_on_two, 2, ["-DHARTS=2"];
     harts_on_four, 4, ["-DHARTS=4"];
 }

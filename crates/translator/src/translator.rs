@@ -28,6 +28,9 @@ use strata_x64::Asm;
 /// Room that one unit may need at most.
 const UNIT_ROOM: usize = 64 << 10;
 const HEAT: usize = 1 << 16;
+/// Translations of pages that are known by number before all is dropped: a guest that moves one page of code around would
+/// otherwise use as much memory as it likes. A thousand programs of a hundred pages fit.
+const MAX_IDS: usize = 1 << 17;
 /// Fuel given out at once; see the fuel trampoline.
 const SLICE: u64 = 4096;
 
@@ -54,7 +57,7 @@ pub(crate) struct Translator {
     /// Writes to watched pages up to this one are known.
     writes: u64,
     /// Pages that another hart may still write to without telling, with the ticket that says until when.
-    unconfirmed: Vec<(u64, u64)>,
+    unconfirmed: HashMap<u64, u64>,
     /// The machine has one hart.
     alone: bool,
 }
@@ -117,7 +120,7 @@ impl Translator {
             cold: None,
             generation: 0,
             writes: 0,
-            unconfirmed: Vec::new(),
+            unconfirmed: HashMap::new(),
             alone: false,
         })
     }
@@ -158,12 +161,13 @@ impl Translator {
 
     /// From now on, writes to the page at `pa` are told.
     fn watch(&mut self, core: &mut Core, pa: u64) {
-        if core.ram.code_watched(pa) {
+        // With other harts, one of them may have watched the page and not all have heard of it, this one included.
+        if core.ram.harts() == 1 && core.ram.code_watched(pa) {
             return;
         }
         let ticket = core.watch_code(pa);
         if !core.ram.watch_confirmed(ticket) {
-            self.unconfirmed.push((pa, ticket));
+            self.unconfirmed.insert(pa, ticket);
         }
     }
 
@@ -194,18 +198,24 @@ impl Translator {
     /// they may write without telling are doubted at each of these.
     fn notice_writes(&mut self, core: &Core) {
         if core.ram.code_writes() != self.writes {
-            let (cache, memory) = (&mut self.cache, &mut self.memory);
-            let drained = core.ram.drain_code_writes(&mut self.writes, |pa| cache.suspect_page(memory, pa));
+            let (cache, memory, recording) = (&mut self.cache, &mut self.memory, &mut self.recording);
+            let drained = core.ram.drain_code_writes(&mut self.writes, |pa| {
+                cache.suspect_page(memory, pa);
+                // What is being written down is not code yet that could be doubted.
+                recording.take_if(|r| r.pages.iter().any(|p| p.pa == pa));
+            });
             if drained == Drained::Lost {
                 self.cache.suspect_all(&mut self.memory);
+                self.recording = None;
             }
         }
         if core.code_generation != self.generation {
             self.generation = core.code_generation;
-            let (cache, memory) = (&mut self.cache, &mut self.memory);
-            self.unconfirmed.retain(|(pa, ticket)| {
+            let (cache, memory, recording) = (&mut self.cache, &mut self.memory, &mut self.recording);
+            self.unconfirmed.retain(|pa, ticket| {
                 let confirmed = core.ram.watch_confirmed(*ticket);
                 cache.suspect_page(memory, *pa);
+                recording.take_if(|r| r.pages.iter().any(|p| p.pa == *pa));
                 !confirmed
             });
         }
@@ -213,6 +223,9 @@ impl Translator {
 
     /// There is no code at `core.pc`: count, and get ready to write down what the interpreter is about to run.
     fn prepare(&mut self, core: &mut Core, context: u8) {
+        if self.ids.len() > MAX_IDS {
+            self.flush();
+        }
         self.cold = Some(context);
         let pc = core.pc;
         if let Some(r) = &self.recording
@@ -245,6 +258,7 @@ impl Translator {
     /// Translates the block at `core.pc` before it runs for the first time; whether there is code now.
     fn translate_ahead(&mut self, core: &mut Core, context: u8) -> bool {
         self.finish_recording();
+        self.alone = core.ram.harts() == 1;
         let pc = core.pc;
         let mut r = Recording::new(context, core.privilege, pc);
         let decoded = r.prepare(core, pc, |core, va, pa| {
