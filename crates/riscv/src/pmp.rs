@@ -34,21 +34,34 @@ pub(crate) struct Pmp {
     addr: [u64; ENTRIES],
     /// Some entry is on. Without one, M may do all and others nothing.
     active: bool,
+    /// The first entry that is on lets everyone do everything everywhere: no more is asked then.
+    open: bool,
 }
 
 impl Pmp {
     /// Registers from a saved state; `None` where writing them would not have given them.
     pub fn restore(cfg: [u8; ENTRIES], addr: [u64; ENTRIES]) -> Option<Pmp> {
         let legal = cfg.iter().all(|&c| legal_cfg(c) == c) && addr.iter().all(|&a| a & !ADDRESS == 0);
-        let active = cfg.iter().any(|c| c & MODE != 0);
-        legal.then_some(Pmp { cfg, addr, active })
+        let mut p = Pmp { cfg, addr, ..Pmp::default() };
+        p.settle();
+        legal.then_some(p)
     }
 
     /// One entry that allows everything to everyone: what firmware leaves to a kernel.
     pub fn open() -> Pmp {
         let mut p = Pmp::default();
-        (p.cfg[0], p.addr[0], p.active) = (R | W | X | MODE, ADDRESS, true);
+        (p.cfg[0], p.addr[0]) = (R | W | X | MODE, ADDRESS);
+        p.settle();
         p
+    }
+
+    /// Derives what is not a register.
+    fn settle(&mut self) {
+        self.active = self.cfg.iter().any(|c| c & MODE != 0);
+        let first = (0..ENTRIES).find_map(|n| self.range(n).map(|r| (n, r)));
+        self.open = first.is_some_and(|(n, (low, high))| {
+            low == 0 && high >= (ADDRESS << 2 | 3) && self.cfg[n] & (R | W | X) == R | W | X
+        });
     }
 
     /// The configuration bytes.
@@ -74,7 +87,7 @@ impl Pmp {
                 *c = legal_cfg(new);
             }
         }
-        self.active = self.cfg.iter().any(|c| c & MODE != 0);
+        self.settle();
     }
 
     /// `pmpaddr<n>`.
@@ -91,6 +104,7 @@ impl Pmp {
             && let Some(a) = self.addr.get_mut(n)
         {
             *a = value & ADDRESS;
+            self.settle();
         }
     }
 
@@ -115,7 +129,14 @@ impl Pmp {
 
     /// Whether `mode` may do `access` to the `size` bytes at `pa`. The first entry that holds any of them decides, and
     /// must hold all of them.
+    #[inline]
     pub fn allows(&self, pa: u64, size: u64, access: Access, mode: Privilege) -> bool {
+        // Far from the end of what an entry can hold, size does not matter.
+        self.open && pa < ADDRESS || self.decides(pa, size, access, mode)
+    }
+
+    #[inline(never)]
+    fn decides(&self, pa: u64, size: u64, access: Access, mode: Privilege) -> bool {
         let machine = mode == Privilege::Machine;
         if !self.active {
             return machine;
@@ -141,8 +162,9 @@ impl Pmp {
     }
 
     /// Whether one answer of [`Pmp::allows`] holds for every byte of the page at `page`.
+    #[inline]
     pub fn uniform(&self, page: u64) -> bool {
-        if !self.active {
+        if !self.active || self.open {
             return true;
         }
         let last = page | 0xfff;

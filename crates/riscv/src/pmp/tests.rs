@@ -86,3 +86,18 @@ fn no_register_content_panics() {
         }
     }
 }
+
+#[test]
+fn an_open_first_entry_is_noticed_and_lost_again() {
+    let mut p = Pmp::open();
+    assert!(p.open);
+    assert!(p.allows(0x8000_0000, 8, Access::Write, Privilege::User) && p.uniform(0x8000_0000));
+    p.write_addr(0, 0x2000_0000);
+    assert!(!p.open && !p.allows(0x9000_0000, 8, Access::Write, Privilege::User));
+    p.write_addr(0, u64::MAX);
+    p.write_cfg(0, 0x1d);
+    assert!(!p.open && !p.allows(0x8000_0000, 8, Access::Write, Privilege::User));
+    assert!(p.allows(0x8000_0000, 8, Access::Read, Privilege::User));
+    p.write_cfg(0, 0x1f);
+    assert!(p.open && p == Pmp::restore(p.cfg(), p.addr()).unwrap());
+}
