@@ -20,7 +20,7 @@ u64 guest_main(u64 hart) {
     }
     if (hart > 1) for (;;) asm volatile("wfi");
     CSRW(mie, 8);
-    for (u64 i = 1; i < 800; i++) {
+    for (u64 i = 1; i < 300; i++) {
         volatile u32 *r = routine[i & 7];
         u64 by_interrupt = i & 64;
         if (hart == 0) {

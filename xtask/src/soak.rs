@@ -34,7 +34,23 @@ pub fn run(tools: &Tools, words: &[&str]) -> Result<(), String> {
                 .args(["test", "--release", "-p", "strata-float", "--", "--nocapture"])
                 .env("STRATA_FLOAT_CASES", "20000000"),
         ),
-        [] => ["differential", "debian", "float"].iter().try_for_each(|w| run(tools, &[w])),
-        _ => Err("usage: cargo xtask soak [differential [INSTRUCTIONS] | debian | float]".to_owned()),
+        // The translator against the interpreter: random programs, and runs that have to repeat.
+        ["translator", rest @ ..] => {
+            let seeds = rest.first().copied().unwrap_or("20000");
+            let test = |package: &str| {
+                let mut c = cargo(tools);
+                c.args(["test", "--release", "-p", package]);
+                c
+            };
+            command(
+                test("strata-translator").args(["--", "--nocapture"]).env("STRATA_TRANSLATOR_SEEDS", seeds),
+            )?;
+            command(test("strata-e2e").args(["--test", "digests"]).env("STRATA_DIGEST_ROUNDS", "100000"))
+        }
+        [] => ["differential", "translator", "debian", "float"].iter().try_for_each(|w| run(tools, &[w])),
+        _ => {
+            Err("usage: cargo xtask soak [differential [INSTRUCTIONS] | translator [SEEDS] | debian | float]"
+                .to_owned())
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! A real Debian, end to end: minutes of work, so `cargo xtask soak debian` runs it, in release, with its timings.
 //!
 //! The first suite that verifies, of 13, forky and sid, is pulled (or was by an earlier run) and then used: an
-//! address, the package archive, a lot of disk, a reboot, four harts; and once more through Debian's own OpenSBI and
-//! U-Boot.
+//! address, the package archive, a lot of disk, a reboot, four harts; a package built from source, with its tests; and
+//! once more through Debian's own OpenSBI and U-Boot.
 
 mod common;
 
@@ -108,6 +108,30 @@ fn debian_lives() {
     log_in(&mut c, "reboot", start);
     assert_eq!(timed("the sum again", || c.sh_long("sha256sum /root/data", LONG)), sum);
     assert_eq!(c.sh("hello"), "Hello, world!");
+    timed("power-off", || power_off(c));
+}
+
+/// A compiler is the hardest guest there is for a translator: much code, each piece of it run little, in many processes.
+#[test]
+#[ignore = "takes many minutes: cargo xtask soak debian"]
+fn debian_builds_a_package_from_source() {
+    let place = Place::new();
+    let image = pull(&place);
+    let words = ["run", &image, "--cpus", "4", "--memory", "2G", "--tier", "translator"];
+    let start = Instant::now();
+    let mut c = Console::spawn(strata(&place, &words));
+    log_in(&mut c, "to build, 4 harts", start);
+    has_an_address(&mut c);
+    c.sh("sed -i 's/^Types: deb$/Types: deb deb-src/' /etc/apt/sources.list.d/*.sources");
+    timed("apt-get update with sources", || c.sh_long("apt-get -q update", LONG));
+    let tools = "DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends \
+                 gcc make libc6-dev dpkg-dev";
+    timed("a compiler installed", || c.sh_long(tools, LONG));
+    timed("source of zlib", || c.sh_long("cd /root && apt-get -q source zlib && cd zlib-*/", LONG));
+    timed("configure", || c.sh_long("./configure >log 2>&1 || { tail log; false; }", LONG));
+    timed("make -j4", || c.sh_long("make -j4 >log 2>&1 || { tail log; false; }", LONG));
+    let tests = timed("make test", || c.sh_long("make test 2>&1 | grep 'test OK'", LONG));
+    assert!(tests.lines().filter(|l| l.contains("zlib")).count() >= 3, "{tests}");
     timed("power-off", || power_off(c));
 }
 
