@@ -19,6 +19,7 @@ mod cold;
 mod control;
 mod float;
 mod integer;
+mod loans;
 mod memory;
 mod ops;
 mod rules;
@@ -26,11 +27,12 @@ pub(crate) mod value;
 
 use crate::features::Features;
 use crate::layout;
-use crate::registers::{FUEL, host, slot};
+use crate::registers::{FUEL, slot};
 use crate::trampolines::Trampolines;
 use crate::unit::{Leave, NewExit, Page, Site, Step, UnitPage};
 use cold::Cold;
 use float::Floats;
+use loans::Loans;
 use strata_isa::sem::execute;
 use strata_riscv::tier::{DataContext, Privilege};
 use strata_x64::{Alu, Asm, Cc, Gpr, Label, Size};
@@ -94,6 +96,7 @@ pub(crate) struct Emitter<'a> {
     alone: bool,
     /// The instruction has decided where to go.
     gone: bool,
+    loans: Loans,
 }
 
 /// Why a path cannot be made into code.
@@ -129,6 +132,7 @@ impl<'a> Emitter<'a> {
             join: None,
             alone: job.alone,
             gone: false,
+            loans: Loans::plan(job.steps),
         };
         let guarded = e.asm.here();
         e.entry();
@@ -152,6 +156,7 @@ impl<'a> Emitter<'a> {
         let main = self.main;
         self.asm.bind(main);
         self.enter_floats();
+        self.borrow();
         let head = self.head;
         self.asm.bind(head);
         let short = self.asm.label();
@@ -236,6 +241,7 @@ impl<'a> Emitter<'a> {
     /// Goes back to the path's start.
     fn back(&mut self) {
         self.floats_to_head();
+        self.borrow();
         let head = self.head;
         self.asm.jmp(head);
     }
@@ -284,6 +290,7 @@ impl<'a> Emitter<'a> {
         self.asm.mov_ri(Gpr::Rcx, self.site() as i64);
         self.asm.call_abs(self.to.interpret);
         self.forget_floats(step.insn.f_writes());
+        self.borrow();
         let written = step.insn.x_writes();
         for r in 1..32 {
             if written >> r & 1 != 0 {
@@ -329,7 +336,7 @@ impl<'a> Emitter<'a> {
     fn reg(&mut self, leaf: Leaf, into: Gpr) -> Gpr {
         match leaf {
             Leaf::Tmp(r) => r,
-            Leaf::X(r) => match host(r) {
+            Leaf::X(r) => match self.host(r) {
                 Some(h) => h,
                 None => {
                     self.asm.mov_rm(Size::Q, into, slot(r));
@@ -351,7 +358,7 @@ impl<'a> Emitter<'a> {
         if short(c).is_some() {
             return None;
         }
-        (1..32).find(|r| self.consts[usize::from(*r)] == Some(c)).and_then(host)
+        (1..32).find(|r| self.consts[usize::from(*r)] == Some(c)).and_then(|r| self.host(r))
     }
 
     /// Puts a leaf into `into`.

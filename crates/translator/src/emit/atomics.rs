@@ -11,7 +11,7 @@ use super::Emitter;
 use super::cold::Cold;
 use super::value::{Leaf, V};
 use crate::layout;
-use crate::registers::{BASE, host, slot};
+use crate::registers::{BASE, slot};
 use std::mem::offset_of;
 use strata_isa::ops::{Amo, Width};
 use strata_riscv::tier::DataEntry;
@@ -106,7 +106,7 @@ impl Emitter<'_> {
         }
         let alu = alu_of(op).unwrap_or(Alu::Add);
         match v {
-            Leaf::X(r) if host(r).is_none() => {
+            Leaf::X(r) if self.host(r).is_none() => {
                 self.asm.mov_rr(Size::Q, d, old);
                 self.asm.alu_rm(alu, size, d, slot(r));
             }

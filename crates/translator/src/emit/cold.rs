@@ -4,7 +4,7 @@
 use super::float::Piece;
 use super::value::V;
 use super::{Emitter, value};
-use crate::registers::{host, slot};
+use crate::registers::slot;
 use crate::unit::{Leave, UnitPage};
 use strata_isa::ops::Width;
 use strata_x64::{Alu, Cc, Gpr, Label, Size};
@@ -81,6 +81,7 @@ impl Emitter<'_> {
                 // It comes back behind the call with more fuel, or not at all.
                 self.flush_floats();
                 self.asm.call_abs(self.to.fuel);
+                self.borrow();
                 let head = self.head;
                 self.asm.jmp(head);
             }
@@ -113,10 +114,10 @@ impl Emitter<'_> {
             }
             Cold::Load { from, join, address, to, width, site } => {
                 self.asm.bind(from);
-                self.flush_floats();
                 if address != Gpr::Rax {
                     self.asm.mov_rr(Size::Q, Gpr::Rax, address);
                 }
+                self.flush_floats();
                 self.asm.mov_ri(Gpr::Rcx, site as i64);
                 self.asm.call_abs(self.to.load(width));
                 self.reload_floats();
@@ -127,7 +128,6 @@ impl Emitter<'_> {
             }
             Cold::Store { from, join, address, value, width, site } => {
                 self.asm.bind(from);
-                self.flush_floats();
                 if address != Gpr::Rax {
                     self.asm.mov_rr(Size::Q, Gpr::Rax, address);
                 }
@@ -136,6 +136,7 @@ impl Emitter<'_> {
                     StoreValue::Reg(r) => self.asm.mov_rr(Size::Q, Gpr::Rdx, r),
                     StoreValue::Computed(v) => self.recompute(v),
                 }
+                self.flush_floats();
                 self.asm.mov_ri(Gpr::Rcx, site as i64);
                 self.asm.call_abs(self.to.store(width));
                 self.reload_floats();
@@ -157,7 +158,7 @@ impl Emitter<'_> {
     /// A stored value once more, into rdx, with rax in use.
     fn recompute(&mut self, v: V) {
         match v {
-            V::Leaf(value::Leaf::X(r)) => match host(r) {
+            V::Leaf(value::Leaf::X(r)) => match self.host(r) {
                 Some(h) => self.asm.mov_rr(Size::Q, Gpr::Rdx, h),
                 None => self.asm.mov_rm(Size::Q, Gpr::Rdx, slot(r)),
             },

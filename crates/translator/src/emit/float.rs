@@ -32,7 +32,6 @@ use super::Emitter;
 use super::cold::Cold;
 use super::value::{V, XmmForm};
 use crate::layout::{self, Word, word};
-use crate::registers::host;
 use crate::unit::Leave;
 use held::bits;
 use strata_isa::Effect;
@@ -287,7 +286,8 @@ impl Emitter<'_> {
         }
     }
 
-    /// Writes homes back, so that memory holds all registers. Changes neither flags nor integer registers.
+    /// Writes homes back and gives loans back, so that memory and the map hold all registers. Changes neither flags nor any
+    /// other integer register.
     pub(super) fn flush_floats(&mut self) {
         let held = self.floats.held;
         for r in bits(held.dirty) {
@@ -298,9 +298,20 @@ impl Emitter<'_> {
         if held.dirty != 0 {
             self.change_held(|h| h.dirty = 0);
         }
+        self.give_loans_back();
     }
 
-    /// Loads the homes that were in use again, after a call.
+    /// Whether integer registers are lent here.
+    pub(super) fn lent(&self) -> bool {
+        self.floats.held.lent
+    }
+
+    /// Notes that they are, or are not.
+    pub(super) fn set_lent(&mut self, lent: bool) {
+        self.change_held(|h| h.lent = lent);
+    }
+
+    /// Loads the homes that were in use again, after a call, and borrows again.
     pub(super) fn reload_floats(&mut self) {
         let held = self.floats.held;
         for r in bits(held.valid) {
@@ -309,6 +320,7 @@ impl Emitter<'_> {
                 self.asm.fmov_xm(fs, x, layout::f(r));
             }
         }
+        self.borrow();
     }
 
     /// After a call that wrote the registers `written` in memory: nothing is in a home.
@@ -340,7 +352,7 @@ impl Emitter<'_> {
 
     /// Where an instruction that gives an integer puts it: nothing it reads lies there.
     fn x_destination(&mut self) -> Gpr {
-        match host(self.step().insn.rd) {
+        match self.host(self.step().insn.rd) {
             Some(h) => h,
             None => self.tmp(),
         }

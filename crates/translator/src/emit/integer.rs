@@ -6,7 +6,7 @@
 use super::Emitter;
 use super::cold::{Cold, Division};
 use super::value::{Leaf, short};
-use crate::registers::{host, slot};
+use crate::registers::slot;
 use strata_isa::ops::{Bin, Un};
 use strata_x64::{Alu, Cc, Gpr, Mem, Shift, Size};
 
@@ -26,7 +26,7 @@ impl Emitter<'_> {
                 None => Operand::Reg(self.reg(b, spare)),
             },
             Leaf::Tmp(r) => Operand::Reg(r),
-            Leaf::X(r) => host(r).map_or(Operand::Mem(slot(r)), Operand::Reg),
+            Leaf::X(r) => self.host(r).map_or(Operand::Mem(slot(r)), Operand::Reg),
         }
     }
 
@@ -42,7 +42,7 @@ impl Emitter<'_> {
     fn home(&self, leaf: Leaf) -> Option<Gpr> {
         match leaf {
             Leaf::Tmp(r) => Some(r),
-            Leaf::X(r) => host(r),
+            Leaf::X(r) => self.host(r),
             Leaf::Const(_) => None,
         }
     }
@@ -63,7 +63,7 @@ impl Emitter<'_> {
             return;
         }
         if let (Leaf::X(r), Leaf::Const(c)) = (a, b)
-            && host(r).is_none()
+            && self.host(r).is_none()
             && let Some(i) = short(c)
         {
             self.asm.alu_mi(Alu::Cmp, size, slot(r), i);

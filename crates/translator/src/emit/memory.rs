@@ -18,7 +18,7 @@ use super::cold::{Cold, StoreValue};
 use super::float::Piece;
 use super::value::{Leaf, V, short};
 use crate::layout;
-use crate::registers::{BASE, host};
+use crate::registers::BASE;
 use std::mem::offset_of;
 use strata_isa::ops::{Bin, Width};
 use strata_riscv::tier::{DATA_ENTRIES, DataEntry, DataRight};
@@ -36,7 +36,7 @@ impl Emitter<'_> {
     /// `addr` in a register, which is rax where it is none of the guest's.
     pub(super) fn address(&mut self, addr: V) -> Gpr {
         match addr {
-            V::Leaf(Leaf::X(r)) if host(r).is_some() => host(r).unwrap_or(Gpr::Rax),
+            V::Leaf(Leaf::X(r)) if self.host(r).is_some() => self.host(r).unwrap_or(Gpr::Rax),
             V::Leaf(Leaf::Tmp(r)) => r,
             _ => {
                 self.value_to(addr, Gpr::Rax);
@@ -141,7 +141,9 @@ impl Emitter<'_> {
         };
         let value = match v {
             V::Leaf(Leaf::Const(c)) if short(c).is_some() => StoreValue::Imm(short(c).unwrap_or(0)),
-            V::Leaf(Leaf::X(r)) if host(r).is_some() => StoreValue::Reg(host(r).unwrap_or(Gpr::Rdx)),
+            V::Leaf(Leaf::X(r)) if self.host(r).is_some() => {
+                StoreValue::Reg(self.host(r).unwrap_or(Gpr::Rdx))
+            }
             V::F(_) if float.is_some() => StoreValue::Computed(v),
             _ => {
                 self.value_to(v, Gpr::Rdx);

@@ -2,7 +2,7 @@
 
 use super::value::{Leaf, V};
 use super::{Emitter, Stop};
-use crate::registers::{host, slot};
+use crate::registers::slot;
 use strata_isa::Insn;
 use strata_isa::ops::{Amo, Bin, Cbo, Cond, CsrOp, Fmt, Fp, Ops, Reg, Sys, Un, VmaFence, Width};
 use strata_x64::{Gpr, Size};
@@ -181,7 +181,7 @@ impl Emitter<'_> {
 
     /// Writes an integer register other than x0.
     fn write_x(&mut self, r: Reg, v: V) {
-        match (host(r), v) {
+        match (self.host(r), v) {
             (Some(h), _) => self.value_to(v, h),
             (None, V::Leaf(Leaf::Const(c))) if i32::try_from(c).is_ok() => {
                 self.asm.mov_mi(Size::Q, slot(r), c as i32);

@@ -2,7 +2,7 @@
 
 use super::{Emitter, fs};
 use crate::layout;
-use crate::registers::{host, slot};
+use crate::registers::slot;
 use crate::unit::Leave;
 use strata_isa::ops::{Fmt, Reg, Width};
 use strata_x64::{Alu, Cc, Fop, Gpr, Label, Shift, Size, Xmm};
@@ -62,7 +62,9 @@ impl Emitter<'_> {
                 self.reload_floats();
                 match result {
                     Redone::F(x, fmt) => self.asm.fmov_xm(fs(fmt), x, layout::f(rd)),
-                    Redone::X(d) if host(rd).is_none() && rd != 0 => self.asm.mov_rm(Size::Q, d, slot(rd)),
+                    Redone::X(d) if self.host(rd).is_none() && rd != 0 => {
+                        self.asm.mov_rm(Size::Q, d, slot(rd))
+                    }
                     Redone::X(_) => {}
                 }
                 self.asm.jmp(join);
@@ -97,10 +99,10 @@ impl Emitter<'_> {
             }
             Piece::Load { from, join, address, width, x, site } => {
                 self.asm.bind(from);
-                self.flush_floats();
                 if address != Gpr::Rax {
                     self.asm.mov_rr(Size::Q, Gpr::Rax, address);
                 }
+                self.flush_floats();
                 self.asm.mov_ri(Gpr::Rcx, site as i64);
                 self.asm.call_abs(self.to.load(width));
                 self.reload_floats();

@@ -15,6 +15,8 @@ pub(super) struct Held {
     pub boxed: u32,
     /// In their homes as singles: the upper half there counts as ones, and may be anything.
     pub narrow: u32,
+    /// Integer registers are lent (`emit/loans.rs`).
+    pub lent: bool,
 }
 
 /// The emitter's part of floating point.

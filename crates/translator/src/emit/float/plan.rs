@@ -85,7 +85,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    const NONE: Plan = Plan { homes: [None; 32], head: Held { valid: 0, dirty: 0, boxed: 0, narrow: 0 } };
+    const NONE: Plan =
+        Plan { homes: [None; 32], head: Held { valid: 0, dirty: 0, boxed: 0, narrow: 0, lent: false } };
 
     /// The home of `r`.
     pub(super) fn home(&self, r: Reg) -> Option<Xmm> {
