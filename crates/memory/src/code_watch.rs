@@ -5,7 +5,7 @@
 //! it is watched again, further writes cost nothing and are not told.
 //!
 //! ```text
-//!                     watch                                a write: store, then clear the bit, then log
+//!                     watch                                a write: store, then log, then clear the bit
 //!   (nothing) ───────────────────► CODE ──────────────────────────────────────────────────────────► (nothing)
 //!        │ a hart caches the right to write                                                           the log
 //!        ▼            watch, epoch + 1: valid once every hart has dropped its rights
@@ -13,12 +13,12 @@
 //! ```
 //!
 //! **Order of a write.** Whoever does not hold a cached right (a hart's slow path, a device, the loader) stores first and
-//! then clears the bit by an atomic read-modify-write, whether it saw the bit before or not. Watching is such an operation
-//! on the same byte. So for each pair of a write and a watch one of the two comes first: the watch, and then the write
-//! finds the bit and logs; or the write, and then the watcher, which reads the bytes afterwards, reads the new ones. The
-//! bit is cleared before the log is written: the other way round, a translator could read the log, watch the page again,
-//! and then lose the bit without an event. For the same reason nothing is lost between a device's [`GuestRam::acquire`]
-//! and its store, however long that takes: what counts is [`GuestRam::written`] after it.
+//! then looks at the bit by an atomic read-modify-write. Watching is such an operation on the same byte. So for each pair
+//! of a write and a watch one of the two comes first: the watch, and then the write finds the bit and logs; or the write,
+//! and then the watcher, which reads the bytes afterwards, reads the new ones. Logging and clearing the bit are one step
+//! under the log's lock, the entry first: who finds the bit cleared by another may rely on the entry being there, and who
+//! reads the entry and watches again does so after the bit was cleared. Nothing is lost between a device's
+//! [`GuestRam::acquire`] and its store either, however long that takes: what counts is [`GuestRam::written`] after it.
 //!
 //! **Cached rights** are what that does not reach: a hart writes to a page in its TLB without asking. A page to which any
 //! hart may hold such a right has the bit CACHED. Watching one raises the **epoch**, and is **confirmed** when every hart
@@ -37,7 +37,7 @@
 //! a page of code and change of it: locks are plenty there. The log is bounded; a reader that falls behind is told that
 //! it has lost track.
 
-use crate::{GuestRam, PAGE};
+use crate::{GuestRam, PAGE, PageMap};
 use std::sync::atomic::{
     AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst, fence,
 };
@@ -86,12 +86,19 @@ impl CodeWatch {
         }
     }
 
-    /// Logs a page whose bit has just been cleared.
-    pub(crate) fn log(&self, page: u64) {
+    /// Tells of a write to page number `page` of `map`, at `gpa`, that has just been done.
+    pub(crate) fn tell(&self, map: &PageMap, page: usize, gpa: u64) {
+        if !map.is_watched_after_write(page) {
+            return;
+        }
         let mut log = locked(&self.log);
-        let n = self.head.load(Relaxed);
-        log[n as usize % LOG] = page;
-        self.head.store(n + 1, Release);
+        // Somebody else may have told meanwhile.
+        if map.watched(page) {
+            let n = self.head.load(Relaxed);
+            log[n as usize % LOG] = gpa & !(PAGE - 1);
+            self.head.store(n + 1, Release);
+            map.unwatch(page);
+        }
     }
 }
 
@@ -123,8 +130,8 @@ impl GuestRam {
 
     /// Tells of a write that has just been done, within the page that holds `gpa`.
     pub fn code_written(&self, gpa: u64) {
-        if self.pages_at(gpa).is_some_and(|(map, page)| map.unwatch(page)) {
-            self.watch().log(gpa & !(PAGE - 1));
+        if let Some((map, page)) = self.pages_at(gpa) {
+            self.watch().tell(map, page, gpa);
         }
     }
 

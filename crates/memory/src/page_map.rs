@@ -100,9 +100,16 @@ impl PageMap {
         was.is_ok_and(|was| was & CACHED != 0)
     }
 
-    /// After a write: `page` is not watched any longer; gives whether it was.
-    pub(crate) fn unwatch(&self, page: usize) -> bool {
-        self.presence.get(page).is_some_and(|p| p.fetch_and(!CODE, SeqCst) & CODE != 0)
+    /// After a write: whether `page` is watched. As a read-modify-write, so that it comes before or after each watch.
+    pub(crate) fn is_watched_after_write(&self, page: usize) -> bool {
+        self.presence.get(page).is_some_and(|p| p.fetch_or(0, SeqCst) & CODE != 0)
+    }
+
+    /// `page` is not watched any longer.
+    pub(crate) fn unwatch(&self, page: usize) {
+        if let Some(p) = self.presence.get(page) {
+            p.fetch_and(!CODE, SeqCst);
+        }
     }
 
     /// A hart asks to write to `page` as often as it likes: gives the page's flags, of which neither [`TRAPPED`] nor

@@ -224,9 +224,7 @@ impl GuestRam {
                     region.map.mark_dirty(p);
                     // Not yet written, so this is not what makes it exact: but code that is about to be replaced may go
                     // at once, and a writer who forgets to tell is right nearly always.
-                    if region.map.unwatch(p) {
-                        self.watch.log(region.gpa + p as u64 * PAGE);
-                    }
+                    self.watch.tell(&region.map, p, region.gpa + p as u64 * PAGE);
                 }
             }
         }
