@@ -117,8 +117,10 @@ impl DataTlb {
         if other.tag == tag && self.pas[n][at][usize::from(!write)] != pa {
             *other = NONE;
         }
+        // The mark is for both: an address space's own page must go with it, also beside one that all have.
+        let both_global = global && (other.tag == INVALID || self.marks[n].is_global(at));
         self.pas[n][at][usize::from(write)] = pa;
-        self.marks[n].set(at, global);
+        self.marks[n].set(at, both_global);
     }
 
     /// Makes `context` the one that loads and stores use.

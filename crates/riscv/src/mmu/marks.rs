@@ -23,6 +23,11 @@ impl<const WORDS: usize> Marks<WORDS> {
         }
     }
 
+    /// Whether entry `i` may be present and was filled as one of every address space.
+    pub fn is_global(&self, i: usize) -> bool {
+        self.present[i / 64 % WORDS] & self.global[i / 64 % WORDS] & 1 << (i % 64) != 0
+    }
+
     /// Calls `f` for every entry that may be present.
     pub fn each(&self, f: impl FnMut(usize)) {
         bits(self.present, f);

@@ -46,6 +46,28 @@ fn rights_add_up_for_the_same_page_only() {
 }
 
 #[test]
+fn a_page_of_one_space_goes_with_it_beside_one_of_all() {
+    // What a kernel does when it copies from a process: read a page of the process, write one of its own, which may well
+    // have the same place.
+    let own = VA + DATA_ENTRIES as u64 * 4096;
+    for read_first in [true, false] {
+        let mut m = Mmu::new();
+        m.data.select(DataContext::SupervisorSum);
+        for write in [!read_first, read_first] {
+            let (va, pa) = if write { (own, 0x8000_1000) } else { (VA, 0x8000_0000) };
+            m.data.fill(va, pa, HostPage::nowhere(), write, write);
+        }
+        assert!(readable(&m, VA) && m.data.entry(own).write.tag == own & PAGE);
+        m.change_space();
+        assert!(!readable(&m, VA), "read first: {read_first}");
+        // Alone, the kernel's stays.
+        m.data.fill(own, 0x8000_1000, HostPage::nowhere(), true, true);
+        m.change_space();
+        assert_eq!(m.data.entry(own).write.tag, own & PAGE);
+    }
+}
+
+#[test]
 fn contexts_are_apart_and_kept() {
     let mut m = mmu_with(VA, false);
     for other in [DataContext::User, DataContext::SupervisorSum, DataContext::Bare, DataContext::Odd] {
