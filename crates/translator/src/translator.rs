@@ -28,9 +28,6 @@ use strata_x64::Asm;
 /// Room that one unit may need at most.
 const UNIT_ROOM: usize = 64 << 10;
 const HEAT: usize = 1 << 16;
-/// Translations of pages known by number before all are forgotten: a guest can make as many as it likes, and a kernel with
-/// its programs needs some thousands.
-const MOST_IDS: usize = 1 << 17;
 /// Translations of pages that are known by number before all is dropped: a guest that moves one page of code around would
 /// otherwise use as much memory as it likes. A thousand programs of a hundred pages fit.
 const MAX_IDS: usize = 1 << 17;
@@ -378,9 +375,6 @@ impl Translator {
 
 impl Tier for Translator {
     fn run(&mut self, core: &mut Core) -> Ran {
-        if self.ids.len() > MOST_IDS {
-            self.flush();
-        }
         // An exit that leads to what is found next.
         let mut link = None;
         loop {
