@@ -1,5 +1,5 @@
 //! How many guest instructions a second run translated, and interpreted:
-//! `cargo run --release -p strata-translator --example mips -- flat-binary…`.
+//! `cargo run --release -p strata-translator --example translated_mips -- flat-binary…`.
 //!
 //! Each is loaded at 0x8000_0000 and ends by `ecall`; the hart is set up as if its machine were the firmware.
 

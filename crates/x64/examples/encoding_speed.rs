@@ -1,4 +1,4 @@
-//! What an instruction costs to encode: `cargo run --release -p strata-x64 --example speed`.
+//! What an instruction costs to encode: `cargo run --release -p strata-x64 --example encoding_speed`.
 
 use std::hint::black_box;
 use std::time::Instant;
