@@ -80,8 +80,11 @@ impl Emitter<'_> {
         use Bin::*;
         match op {
             Add => self.add(a, b, d),
+            // The most negative number has no opposite.
             Sub => match b {
-                Leaf::Const(c) if short(-c).is_some() => self.add(a, Leaf::Const(-c), d),
+                Leaf::Const(c) if c.checked_neg().and_then(short).is_some() => {
+                    self.add(a, Leaf::Const(-c), d);
+                }
                 _ => self.two(Alu::Sub, Size::Q, a, b, d),
             },
             Xor if b == Leaf::Const(-1) => {

@@ -271,3 +271,12 @@ fn the_longest_and_the_widest_paths_run() {
         all.run(n, "wide");
     }
 }
+
+#[test]
+fn the_most_negative_number_is_subtracted() {
+    let mut body = vec![addi(5, 0, 1), insn(Slli, 5, 5, 0, 63), insn(Sub, 6, 7, 5, 0), insn(Xor, 7, 7, 6, 0)];
+    body.push(insn(Jal, 0, 0, 0, -4 * body.len() as i32));
+    let mut all = Lockstep::new(BASE, &[(BASE, code(&body))]);
+    all.set(|s| s.x[7] = 12345);
+    all.run(500, "sub");
+}
