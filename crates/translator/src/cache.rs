@@ -7,7 +7,7 @@
 //!          units by (pc, context, page id) ──► entered through the guard, and remembered in the jump cache
 //! ```
 //! Invariant: whatever leads to a unit without the dispatcher (a linked exit, a place of the jump cache) leads to one
-//! that is neither suspect nor dead; linked exits are listed in the unit they lead to.
+//! that is not suspect; linked exits are listed in the unit they lead to.
 
 use crate::code_memory::CodeMemory;
 use crate::unit::{Exit, JUMPS, Jump, Unit};
@@ -85,7 +85,7 @@ impl Cache {
     pub fn find(&self, pc: u64, context: u8, id: u32) -> Option<u32> {
         let mut n = self.buckets[bucket(pc, context)];
         while let Some(u) = self.units.get(n as usize) {
-            if u.pc == pc && u.context == context && !u.dead && u.pages[0].id == id {
+            if u.pc == pc && u.context == context && u.pages[0].id == id {
                 return Some(n);
             }
             n = u.chain;
@@ -138,7 +138,7 @@ impl Cache {
     pub fn suspect_page(&mut self, memory: &mut CodeMemory, pa: u64) {
         let Some(units) = self.by_page.get(&pa).cloned() else { return };
         for n in units {
-            if !self.units[n as usize].suspect && !self.units[n as usize].dead {
+            if !self.units[n as usize].suspect {
                 self.units[n as usize].suspect = true;
                 self.isolate(memory, n);
             }
@@ -151,11 +151,9 @@ impl Cache {
         pages.into_iter().for_each(|pa| self.suspect_page(memory, pa));
     }
 
-    /// The unit's guest code is no longer what was translated.
-    pub fn kill(&mut self, memory: &mut CodeMemory, unit: u32) {
-        self.isolate(memory, unit);
+    /// The guest code of a suspect unit is no longer what was translated: it is found no more.
+    pub fn kill(&mut self, unit: u32) {
         let u = &mut self.units[unit as usize];
-        u.dead = true;
         // Nothing leads to its code any more, and none of it runs while the dispatcher does.
         u.sites = Box::new([]);
         let (place, next) = (bucket(u.pc, u.context), u.chain);

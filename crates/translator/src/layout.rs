@@ -2,7 +2,7 @@
 
 use crate::registers::BASE;
 use std::mem::{offset_of, size_of};
-use strata_riscv::tier::{Core, DATA_ENTRIES, DataContext, DataEntry, Privilege};
+use strata_riscv::tier::{Core, DATA_ENTRIES, DataContext, DataEntry, FETCH_ENTRIES, FetchTlb, Privilege};
 use strata_x64::Mem;
 
 /// The base register points so far into the core.
@@ -91,13 +91,8 @@ pub(crate) fn reserved() -> Reserved {
 
 /// Memory operand of the id under which the page of code at `va` is known.
 pub(crate) fn page_id(privilege: Privilege, va: u64) -> Mem {
-    let set = match privilege {
-        Privilege::User => 0,
-        Privilege::Supervisor => 1,
-        Privilege::Machine => 2,
-    };
-    let index = (va >> 12 & 1023) as i32;
-    Mem::base(BASE, at(offset_of!(Core, mmu.fetch.ids)) + (set * 1024 + index) * 4)
+    let (set, index) = FetchTlb::id_place(privilege, va);
+    Mem::base(BASE, at(offset_of!(Core, mmu.fetch.ids) + (set * FETCH_ENTRIES + index) * size_of::<u32>()))
 }
 
 /// The plain CSRs that translated code reads and writes itself.

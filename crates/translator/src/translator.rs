@@ -62,7 +62,8 @@ pub(crate) struct Translator {
     alone: bool,
 }
 
-fn context(core: &Core) -> Option<(u8, DataContext)> {
+/// The context that the core is in, if code is translated for it.
+fn context(core: &Core) -> Option<u8> {
     let selected = core.mmu.data.selected;
     let fits = match core.privilege {
         Privilege::User => selected == DataContext::User,
@@ -71,7 +72,7 @@ fn context(core: &Core) -> Option<(u8, DataContext)> {
         }
         Privilege::Machine => selected == DataContext::Bare,
     };
-    (fits && (selected as usize) < CONTEXTS).then_some((selected as u8, selected))
+    (fits && (selected as usize) < CONTEXTS).then_some(selected as u8)
 }
 
 fn data_context(n: u8) -> DataContext {
@@ -189,7 +190,7 @@ impl Translator {
         if same {
             self.cache.units[unit as usize].suspect = false;
         } else {
-            self.cache.kill(&mut self.memory, unit);
+            self.cache.kill(unit);
         }
         same
     }
@@ -329,7 +330,6 @@ impl Translator {
             main: made.main,
             incoming: Vec::new(),
             suspect: false,
-            dead: false,
             chain: 0,
         };
         self.cache.add(added, exits);
@@ -357,8 +357,6 @@ impl Translator {
         core.tier[Word::Reserve as usize] = all - now;
         core.tier[Word::Refund as usize] = 0;
         core.tier[Word::Jumps as usize] = self.cache.jumps(context);
-        core.tier[Word::Attention as usize] = std::ptr::from_ref(core.shared.attention_word()) as u64;
-        core.tier[Word::HostMxcsr as usize] = floats::HOST.into();
         floats::settle(core);
         let core_at: *mut Core = core;
         // SAFETY: `enter` was emitted by `Trampolines` for this signature; `entry` is a unit of the cache, made for the
@@ -375,6 +373,8 @@ impl Translator {
 
 impl Tier for Translator {
     fn run(&mut self, core: &mut Core) -> Ran {
+        core.tier[Word::Attention as usize] = std::ptr::from_ref(core.shared.attention_word()) as u64;
+        core.tier[Word::HostMxcsr as usize] = floats::HOST.into();
         // An exit that leads to what is found next.
         let mut link = None;
         loop {
@@ -382,7 +382,7 @@ impl Tier for Translator {
                 return Ran::Yield;
             }
             self.notice_writes(core);
-            let Some((n, _)) = context(core) else {
+            let Some(n) = context(core) else {
                 self.finish_recording();
                 self.cold = None;
                 return Ran::Cold;
@@ -463,7 +463,7 @@ impl Tier for Translator {
             return;
         }
         let Some(r) = &mut self.recording else { return };
-        let same_mode = context(core).is_some_and(|(n, _)| n == r.context) && core.privilege == r.privilege;
+        let same_mode = context(core) == Some(r.context) && core.privilege == r.privilege;
         if r.commit(pc, insns, core.pc) == Progress::Done || !same_mode {
             self.finish_recording();
         }

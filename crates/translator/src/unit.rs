@@ -174,8 +174,6 @@ pub(crate) struct Unit {
     pub incoming: Vec<u32>,
     /// Its guest code may have been written: to be compared before it runs again.
     pub suspect: bool,
-    /// Its guest code is no longer this.
-    pub dead: bool,
     /// The next unit of the same hash.
     pub chain: u32,
 }

@@ -89,9 +89,14 @@ impl FetchTlb {
         self.stamp
     }
 
+    /// Where in [`FetchTlb::ids`] the id of the page at `va` in `mode` would be.
+    pub fn id_place(mode: Privilege, va: u64) -> (usize, usize) {
+        (context_of(mode), index_of(va))
+    }
+
     /// Gives the translation of the page at `va` in `mode` the tier's `id`, if it is remembered.
     pub fn set_id(&mut self, mode: Privilege, va: u64, id: u32) {
-        let (n, i) = (context_of(mode), index_of(va));
+        let (n, i) = FetchTlb::id_place(mode, va);
         if self.sets[n][i].tag == va & PAGE {
             self.ids[n][i] = id;
         }
@@ -99,7 +104,7 @@ impl FetchTlb {
 
     /// The id of the translation of the page at `va` in `mode`; 0 if it has none, or is not remembered.
     pub fn id(&self, mode: Privilege, va: u64) -> u32 {
-        let (n, i) = (context_of(mode), index_of(va));
+        let (n, i) = FetchTlb::id_place(mode, va);
         if self.sets[n][i].tag == va & PAGE { self.ids[n][i] } else { 0 }
     }
 

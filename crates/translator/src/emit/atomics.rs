@@ -46,7 +46,7 @@ impl Emitter<'_> {
                 self.mov(Gpr::Rax, v);
                 if self.alone {
                     self.asm.mov_rr(Size::Q, Gpr::Rdx, Gpr::Rax);
-                    self.load_plain(size, Gpr::Rax, at);
+                    self.asm.mov_rm(size, Gpr::Rax, at);
                     self.asm.mov_mr(size, at, Gpr::Rdx);
                 } else {
                     self.asm.xchg_mr(size, at, Gpr::Rax);
@@ -57,7 +57,7 @@ impl Emitter<'_> {
                 self.asm.lock_xadd_mr(size, at, Gpr::Rax);
             }
             _ if self.alone => {
-                self.load_plain(size, Gpr::Rax, at);
+                self.asm.mov_rm(size, Gpr::Rax, at);
                 self.combine(op, size, v);
                 self.asm.mov_mr(size, at, Gpr::Rdx);
             }
@@ -68,7 +68,7 @@ impl Emitter<'_> {
                 }
                 _ => {
                     let again = self.asm.label();
-                    self.load_plain(size, Gpr::Rax, at);
+                    self.asm.mov_rm(size, Gpr::Rax, at);
                     self.asm.bind(again);
                     self.combine(op, size, v);
                     self.asm.lock_cmpxchg_mr(size, at, Gpr::Rdx);
@@ -81,10 +81,6 @@ impl Emitter<'_> {
         }
         self.take(Gpr::Rax);
         V::Leaf(Leaf::Tmp(Gpr::Rax))
-    }
-
-    fn load_plain(&mut self, size: Size, d: Gpr, at: Mem) {
-        self.asm.mov_rm(size, d, at);
     }
 
     /// `rdx = rax op v`.

@@ -114,13 +114,7 @@ impl Emitter<'_> {
             }
             Cold::Load { from, join, address, to, width, site } => {
                 self.asm.bind(from);
-                if address != Gpr::Rax {
-                    self.asm.mov_rr(Size::Q, Gpr::Rax, address);
-                }
-                self.flush_floats();
-                self.asm.mov_ri(Gpr::Rcx, site as i64);
-                self.asm.call_abs(self.to.load(width));
-                self.reload_floats();
+                self.call_load(address, width, site);
                 if to != Gpr::Rax {
                     self.asm.mov_rr(Size::Q, to, Gpr::Rax);
                 }
@@ -136,23 +130,33 @@ impl Emitter<'_> {
                     StoreValue::Reg(r) => self.asm.mov_rr(Size::Q, Gpr::Rdx, r),
                     StoreValue::Computed(v) => self.recompute(v),
                 }
-                self.flush_floats();
-                self.asm.mov_ri(Gpr::Rcx, site as i64);
-                self.asm.call_abs(self.to.store(width));
-                self.reload_floats();
+                self.call(self.to.store(width), site);
                 self.asm.jmp(join);
             }
             Cold::Instance { from, join, site } => {
                 self.asm.bind(from);
-                self.flush_floats();
-                self.asm.mov_ri(Gpr::Rcx, site as i64);
-                self.asm.call_abs(self.to.interpret);
-                self.reload_floats();
+                self.call(self.to.interpret, site);
                 self.asm.jmp(join);
             }
             Cold::Divide(d) => self.division(d),
             Cold::Float(piece) => self.float_piece(piece),
         }
+    }
+
+    /// Calls a trampoline for the instruction at `site`, which finds all registers in memory and in the map.
+    pub(super) fn call(&mut self, trampoline: u64, site: u64) {
+        self.flush_floats();
+        self.asm.mov_ri(Gpr::Rcx, site as i64);
+        self.asm.call_abs(trampoline);
+        self.reload_floats();
+    }
+
+    /// The slow path of a load; the value is in rax then.
+    pub(super) fn call_load(&mut self, address: Gpr, width: Width, site: u64) {
+        if address != Gpr::Rax {
+            self.asm.mov_rr(Size::Q, Gpr::Rax, address);
+        }
+        self.call(self.to.load(width), site);
     }
 
     /// A stored value once more, into rdx, with rax in use.

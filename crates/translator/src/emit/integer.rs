@@ -1,6 +1,6 @@
 //! Integer operations: which host instructions do one, straight into its destination.
 //!
-//! [`Bin::eval`] and [`Un::eval`] are the meaning; each rule here is tested against them. A destination may be the same
+//! [`Bin::eval`] and [`Un::eval`] are the meaning, which random programs hold each rule here to. A destination may be the same
 //! register as a source. Scratch registers that hold nothing of the instruction are free to use.
 
 use super::Emitter;
@@ -93,7 +93,7 @@ impl Emitter<'_> {
             }
             Xor => self.two(Alu::Xor, Size::Q, a, b, d),
             Or => self.two(Alu::Or, Size::Q, a, b, d),
-            And if b == Leaf::Const(0xff) => self.extend(a, d, |e, d, s| e.asm.movzx_rr(d, Size::B, s)),
+            And if b == Leaf::Const(0xff) => self.un_to(Un::ZextB, a, d),
             And => self.two(Alu::And, Size::Q, a, b, d),
             AddW | SubW => {
                 let alu = if op == AddW { Alu::Add } else { Alu::Sub };
@@ -172,11 +172,6 @@ impl Emitter<'_> {
             }
             _ => self.two(Alu::Add, Size::Q, a, b, d),
         }
-    }
-
-    fn extend(&mut self, a: Leaf, d: Gpr, how: impl Fn(&mut Self, Gpr, Gpr)) {
-        let s = self.reg(a, d);
-        how(self, d, s);
     }
 
     fn shift(&mut self, op: Bin, a: Leaf, b: Leaf, d: Gpr) {

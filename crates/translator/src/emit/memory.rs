@@ -20,7 +20,7 @@ use super::value::{Leaf, V, short};
 use crate::layout;
 use crate::registers::BASE;
 use std::mem::offset_of;
-use strata_isa::ops::{Bin, Width};
+use strata_isa::ops::Width;
 use strata_riscv::tier::{DATA_ENTRIES, DataEntry, DataRight};
 use strata_x64::{Alu, Cc, Fs, Gpr, Label, Mem, Size, Xmm};
 
@@ -163,15 +163,5 @@ impl Emitter<'_> {
         self.asm.bind(join);
         let site = self.site();
         self.cold.push(Cold::Store { from: miss, join, address, value, width, site });
-    }
-
-    /// `base + offset` of an address that is not computed yet.
-    #[allow(dead_code)]
-    pub(super) fn base_and_offset(addr: V) -> Option<(u8, i64)> {
-        match addr {
-            V::Leaf(Leaf::X(r)) => Some((r, 0)),
-            V::Bin(Bin::Add, Leaf::X(r), Leaf::Const(c)) => Some((r, c)),
-            _ => None,
-        }
     }
 }

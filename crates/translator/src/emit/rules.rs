@@ -6,7 +6,7 @@ use crate::layout;
 use strata_isa::ops::{Bin, CsrOp};
 use strata_isa::{Effect, Insn, Op};
 use strata_riscv::tier::Privilege;
-use strata_x64::{Gpr, Mem, Size};
+use strata_x64::{Mem, Size};
 
 /// Whether what follows such an instruction is found anew every time: it may change the mode, the translation or the
 /// code.
@@ -79,7 +79,6 @@ impl Emitter<'_> {
             }
             self.asm.mov_mr(Size::Q, at, new);
         }
-        let _ = Gpr::Rax;
         Ok(if read { V::Leaf(Leaf::Tmp(old)) } else { V::Leaf(Leaf::Const(0)) })
     }
 }

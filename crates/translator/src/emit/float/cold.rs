@@ -56,10 +56,7 @@ impl Emitter<'_> {
             }
             Piece::Redo { from, join, site, rd, result } => {
                 self.asm.bind(from);
-                self.flush_floats();
-                self.asm.mov_ri(Gpr::Rcx, site as i64);
-                self.asm.call_abs(self.to.interpret);
-                self.reload_floats();
+                self.call(self.to.interpret, site);
                 match result {
                     Redone::F(x, fmt) => self.asm.fmov_xm(fs(fmt), x, layout::f(rd)),
                     Redone::X(d) if self.host(rd).is_none() && rd != 0 => {
@@ -99,13 +96,7 @@ impl Emitter<'_> {
             }
             Piece::Load { from, join, address, width, x, site } => {
                 self.asm.bind(from);
-                if address != Gpr::Rax {
-                    self.asm.mov_rr(Size::Q, Gpr::Rax, address);
-                }
-                self.flush_floats();
-                self.asm.mov_ri(Gpr::Rcx, site as i64);
-                self.asm.call_abs(self.to.load(width));
-                self.reload_floats();
+                self.call_load(address, width, site);
                 self.asm.movq_xr(x, Gpr::Rax);
                 self.asm.jmp(join);
             }
