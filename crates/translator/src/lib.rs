@@ -1,7 +1,7 @@
 //! Translates RISC-V code to x86-64 while it runs.
 //!
 //! ```text
-//!   translator.rs   the tier: what runs, what is translated, what is trusted
+//!   translator.rs   the tier: what runs, what is trusted; translator/paths.rs: what is translated
 //!    ├─ trace.rs        paths, written down while the interpreter runs them
 //!    ├─ emit/           from a path to host code: the one text of meaning, run on host registers
 //!    ├─ cache.rs        units: found, linked, doubted, dropped
