@@ -66,6 +66,9 @@ pub(crate) struct Emitted {
     pub main: u64,
     /// Ways out that can be linked.
     pub exits: Vec<NewExit>,
+    /// Where the code of each step begins, then each piece of cold code: for listings.
+    #[cfg(test)]
+    pub marks: Vec<u64>,
 }
 
 /// See the module.
@@ -97,6 +100,8 @@ pub(crate) struct Emitter<'a> {
     /// The instruction has decided where to go.
     gone: bool,
     loans: Loans,
+    #[cfg(test)]
+    marks: Vec<u64>,
 }
 
 /// Why a path cannot be made into code.
@@ -133,16 +138,31 @@ impl<'a> Emitter<'a> {
             alone: job.alone,
             gone: false,
             loans: Loans::plan(job.steps),
+            #[cfg(test)]
+            marks: Vec::new(),
         };
         let guarded = e.asm.here();
         e.entry();
         let main = e.asm.address(main).unwrap_or(guarded);
         while e.at < job.steps.len() {
+            e.mark();
             e.instruction();
             e.at += 1;
         }
         e.emit_cold();
-        Emitted { guarded, main, exits: e.exits }
+        Emitted {
+            guarded,
+            main,
+            exits: e.exits,
+            #[cfg(test)]
+            marks: e.marks,
+        }
+    }
+
+    /// A step, or a piece of cold code, begins here.
+    fn mark(&mut self) {
+        #[cfg(test)]
+        self.marks.push(self.asm.here());
     }
 
     /// The page check and the charge.

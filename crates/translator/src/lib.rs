@@ -14,6 +14,9 @@
 //! Exactness: registers, memory, program counter and the count of retired instructions are the interpreter's wherever
 //! anyone can look: at traps, interrupts, limits, and whenever `run` returns.
 //!
+//! What small paths become stands in `golden/*.txt`, RISC-V above x86. A test holds emission to it, and
+//! `STRATA_BLESS=1 cargo test -p strata-translator golden` renews it.
+//!
 //! Deliberately not here: decoding and meaning (`strata-isa`), translation of addresses (`strata-riscv`), and any host
 //! other than x86-64, where [`tier`] refuses.
 

@@ -61,6 +61,7 @@ impl Emitter<'_> {
         let mut n = 0;
         while let Some(cold) = self.cold.get(n).copied() {
             self.busy = 0;
+            self.mark();
             self.held_at(n);
             self.one(cold);
             self.note_held();
