@@ -6,12 +6,16 @@
 //!
 //! The seams through which a machine's parts meet are here too, so that devices need to know no engine and engines
 //! no device: [`Bus`] (guest physical reads and writes that are not RAM), [`IrqLine`] (a wire to an interrupt
-//! controller), [`Clock`] and [`Entropy`] (the only ways in which time and randomness enter).
+//! controller), [`Clock`] and [`Entropy`] (the only ways in which time and randomness enter). What one run has learnt for
+//! another's sake is a list of [`hot`] paths.
 #![forbid(unsafe_code)]
 
 mod bus;
 mod clock;
 mod counted;
+#[doc(hidden)]
+pub mod fuzz;
+pub mod hot;
 mod irq;
 mod shared;
 mod vcpu;

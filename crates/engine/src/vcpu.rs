@@ -1,6 +1,7 @@
 //! One virtual processor, as the machine drives it.
 
 use crate::VcpuShared;
+use crate::hot::{HotPath, HotPaths};
 use std::sync::Arc;
 use strata_state::Part;
 
@@ -68,4 +69,11 @@ pub trait Vcpu: Part + Send {
     fn retired(&self) -> u64;
     /// Registers for a person to read.
     fn describe_registers(&self) -> String;
+    /// What another run of this guest could begin with; nothing from an engine that has no use for it.
+    fn hot_paths(&self) -> Vec<HotPath> {
+        Vec::new()
+    }
+    /// Gives it what an earlier run has found hot, in place of what it was given before: hints, of which no guest can see
+    /// whether they are followed.
+    fn warm(&mut self, _paths: &Arc<HotPaths>) {}
 }
