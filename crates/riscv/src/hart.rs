@@ -9,6 +9,7 @@ use crate::tier::Tier;
 use crate::trap::Privilege;
 use std::fmt::Write;
 use std::sync::Arc;
+use strata_engine::hot::{HotPath, HotPaths};
 use strata_engine::{Bus, Clock, Entry, Stop, Vcpu, VcpuShared};
 use strata_memory::GuestRam;
 use strata_state::{StateError, Stateful};
@@ -122,6 +123,14 @@ impl Vcpu for Hart {
     }
     fn describe_registers(&self) -> String {
         self.core.describe()
+    }
+    fn hot_paths(&self) -> Vec<HotPath> {
+        self.tier.as_ref().map_or(Vec::new(), |tier| tier.hot_paths())
+    }
+    fn warm(&mut self, paths: &Arc<HotPaths>) {
+        if let Some(tier) = &mut self.tier {
+            tier.warm(paths);
+        }
     }
 }
 

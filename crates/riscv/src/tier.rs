@@ -16,6 +16,8 @@
 //! it runs no further than `core.poll_at` and `core.limit` allow and looks at the attention word often enough. What
 //! it may rely on: the core's address never changes, and nobody else touches it during a call.
 //!
+//! Code that was hot in another run is a hint ([`Tier::warm`]): it may be translated before it is hot in this one.
+//!
 //! Re-exported here is what such a tier reads and calls. Fields that emitted code reaches lie at fixed offsets
 //! (`offset_of!`): [`Core`], [`Mmu`], [`DataTlb`], [`DataEntry`] and [`FetchTlb`] are `repr(C)`.
 
@@ -26,6 +28,9 @@ pub use crate::mmu::{
     DATA_ENTRIES, DataContext, DataEntry, DataRight, DataTlb, FETCH_ENTRIES, FetchPage, FetchTlb, Mmu, PAGE,
 };
 pub use crate::trap::{Cause, Exit, Privilege};
+
+use std::sync::Arc;
+use strata_engine::hot::{HotPath, HotPaths};
 
 /// How a call of [`Tier::run`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +57,12 @@ pub trait Tier: Send {
     fn interpreted(&mut self, core: &mut Core, pc: u64, insns: usize, bytes: u64);
     /// Registers or RAM were replaced: drop everything derived.
     fn forget(&mut self);
+    /// What it has found hot, for [`Tier::warm`] in another run.
+    fn hot_paths(&self) -> Vec<HotPath> {
+        Vec::new()
+    }
+    /// Takes a list of what was hot in another run. It outlives [`Tier::forget`].
+    fn warm(&mut self, _paths: &Arc<HotPaths>) {}
 }
 
 impl Core {

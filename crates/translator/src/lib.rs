@@ -3,6 +3,7 @@
 //! ```text
 //!   translator.rs   the tier: what runs, what is trusted; translator/paths.rs: what is translated
 //!    ├─ trace.rs        paths, written down while the interpreter runs them
+//!    ├─ warm.rs         paths that were hot in another run, found again
 //!    ├─ emit/           from a path to host code: the one text of meaning, run on host registers
 //!    ├─ cache.rs        units: found, linked, doubted, dropped
 //!    ├─ trampolines.rs  the way in, the way out, calls of helpers.rs
@@ -32,6 +33,7 @@ mod trace;
 mod trampolines;
 mod translator;
 mod unit;
+mod warm;
 
 use strata_riscv::tier::Tier;
 

@@ -10,3 +10,4 @@ mod listing;
 mod lockstep;
 mod program;
 mod spaces;
+mod warm;

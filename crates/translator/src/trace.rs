@@ -33,8 +33,13 @@ pub(crate) struct Recording {
     pub pages: Vec<Page>,
     /// Where the next block begins.
     pub expect: u64,
+    /// The aligned 8 bytes of guest memory in which it begins.
+    pub head: u64,
     committed: usize,
 }
+
+/// How a page of code is found: [`Core::fetch_page`] where the guest is about to run it.
+pub(crate) type Fetch = fn(&mut Core, u64) -> Option<FetchPage>;
 
 /// What became of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,21 +53,33 @@ pub(crate) enum Progress {
 impl Recording {
     /// Begins at `pc`.
     pub fn new(context: u8, privilege: Privilege, pc: u64) -> Recording {
-        Recording { context, privilege, steps: Vec::new(), pages: Vec::new(), expect: pc, committed: 0 }
+        Recording {
+            context,
+            privilege,
+            steps: Vec::new(),
+            pages: Vec::new(),
+            expect: pc,
+            head: 0,
+            committed: 0,
+        }
     }
 
-    /// The block at `pc` is about to run in the interpreter: decodes it. False if it cannot be part of a path.
+    /// Decodes the block at `pc`, which is about to run in the interpreter. False if it cannot be part of a path.
     pub fn prepare(
         &mut self,
         core: &mut Core,
         pc: u64,
+        fetch: Fetch,
         mut intern: impl FnMut(&mut Core, u64, u64) -> u32,
     ) -> bool {
         self.steps.truncate(self.committed);
-        let Ok(FetchPage { page, pa, whole: true }) = core.fetch_page(pc) else { return false };
+        let Some(FetchPage { page, pa, whole: true }) = fetch(core, pc) else { return false };
         let mut at = pc;
         if !self.enter(core, pc, pa, &mut intern) {
             return false;
+        }
+        if self.steps.is_empty() {
+            self.head = page.load(pc, Width::I64);
         }
         for _ in 0..BLOCK {
             let low = page.load(at, Width::U16) as u32;
@@ -75,7 +92,7 @@ impl Recording {
             } else if at == pc {
                 // An instruction over the end of a page is a block by itself.
                 let second = at.wrapping_add(2);
-                let Ok(FetchPage { page, pa, whole: true }) = core.fetch_page(second) else { return false };
+                let Some(FetchPage { page, pa, whole: true }) = fetch(core, second) else { return false };
                 if !self.enter(core, second, pa, &mut intern) {
                     return false;
                 }
@@ -141,6 +158,11 @@ impl Recording {
         } else {
             Progress::More
         }
+    }
+
+    /// Instructions of the block that was decoded and has not run.
+    pub fn pending(&self) -> &[Step] {
+        self.steps.get(self.committed..).unwrap_or(&[])
     }
 
     /// The block that was decoded, as a path, though it has not run: where it goes on is not known, unless by a jump.

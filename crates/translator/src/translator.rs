@@ -21,8 +21,11 @@ use crate::layout::Word;
 use crate::trace::{Progress, Recording};
 use crate::trampolines::Trampolines;
 use crate::unit::{Leave, UnitPage};
+use crate::warm::{self, Warm};
 use crate::{Options, TranslatorError, floats, helpers};
 use std::collections::HashMap;
+use std::sync::Arc;
+use strata_engine::hot::{HotPath, HotPaths};
 use strata_isa::ops::Width;
 use strata_memory::Drained;
 use strata_riscv::tier::{Core, DataContext, FetchPage, Privilege, Ran, Tier};
@@ -53,6 +56,8 @@ pub(crate) struct Translator {
     next_id: u32,
     heat: Box<[u8]>,
     recording: Option<Recording>,
+    /// What was hot in another run.
+    warm: Option<Warm>,
     /// Context in which the loop was told that there is no code.
     cold: Option<u8>,
     /// Code generation up to which the units are trusted.
@@ -108,6 +113,7 @@ impl Translator {
             next_id: 1,
             heat: vec![0; HEAT].into(),
             recording: None,
+            warm: None,
             cold: None,
             generation: 0,
             writes: 0,
@@ -273,7 +279,9 @@ impl Tier for Translator {
                         }
                         self.cache.units[unit as usize].guarded
                     }
-                    None if self.hot == 0 && self.translate_ahead(core, n) => {
+                    None if self.translate_known(core, n)
+                        || self.hot == 0 && self.translate_ahead(core, n) =>
+                    {
                         // Room may have been made for it, and the exit be gone.
                         link = None;
                         continue;
@@ -348,5 +356,16 @@ impl Tier for Translator {
 
     fn forget(&mut self) {
         self.flush();
+        if let Some(warm) = &mut self.warm {
+            warm.rearm();
+        }
+    }
+
+    fn hot_paths(&self) -> Vec<HotPath> {
+        self.cache.units.iter().filter_map(warm::describe).collect()
+    }
+
+    fn warm(&mut self, paths: &Arc<HotPaths>) {
+        self.warm = (!paths.is_empty()).then(|| Warm::new(paths.clone()));
     }
 }

@@ -166,6 +166,10 @@ pub(crate) struct Unit {
     pub pages: Box<[Page]>,
     /// What its helpers know, and what its guest code was.
     pub sites: Box<[Site]>,
+    /// Where its path goes on behind it.
+    pub next: u64,
+    /// The aligned 8 bytes of guest memory in which it begins.
+    pub head: u64,
     /// Address of the entry that checks the page.
     pub guarded: u64,
     /// Address of the entry that does not.

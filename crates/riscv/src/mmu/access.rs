@@ -344,11 +344,18 @@ impl Core {
         Ok(())
     }
 
+    /// [`Core::fetch_page`], where the answer is remembered. For looking ahead of the guest: a walk would leave its mark in
+    /// the guest's page table, where there is none if the guest never comes there.
+    #[inline(always)]
+    pub fn fetch_page_at_hand(&mut self, va: u64) -> Option<FetchPage> {
+        self.mmu.fetch.find(va).map(|e| FetchPage { page: e.page, pa: e.pa, whole: true })
+    }
+
     /// The page of code that holds the 2 bytes at `va`.
     #[inline(never)]
     pub fn fetch_page(&mut self, va: u64) -> Result<FetchPage, Exit> {
-        if let Some(e) = self.mmu.fetch.find(va) {
-            return Ok(FetchPage { page: e.page, pa: e.pa, whole: true });
+        if let Some(known) = self.fetch_page_at_hand(va) {
+            return Ok(known);
         }
         let (access, mode) = (Access::Fetch, self.privilege);
         let Leaf { pa, global, .. } =

@@ -3,6 +3,7 @@
 use super::fixture::*;
 use crate::Options;
 use std::sync::Arc;
+use strata_engine::hot::HotPaths;
 use strata_engine::{Clock, CountedClock, Entry, NoBus, Privilege, Stop, Vcpu};
 use strata_memory::GuestRam;
 use strata_riscv::{Hart, HartConfig, HartState};
@@ -11,13 +12,17 @@ use strata_state::Stateful;
 /// Nanoseconds an instruction: one tick of the timers.
 pub const NS: u64 = 100;
 
-/// The translator's habits: its own, all code made before it first runs, and code that is made at once and soon evicted.
-const HABITS: [Options; 4] = [
+/// The translator's habits: its own, all code made before it first runs, and code that is made at once and soon evicted; the
+/// last makes hardly any by itself, and is given what the others have found.
+const HABITS: [Options; 5] = [
     Options { hot: 16, code_size: 32 << 20 },
     Options { hot: 0, code_size: 32 << 20 },
     Options { hot: 1, code_size: 0 },
     Options { hot: 0, code_size: 0 },
+    Options { hot: 200, code_size: 32 << 20 },
 ];
+/// Runs that are shorter find nothing worth passing on.
+const WORTHWHILE: u64 = 200;
 
 /// See the module.
 pub struct Lockstep(Vec<(Option<Options>, Hart, GuestRam)>);
@@ -69,6 +74,10 @@ impl Lockstep {
                     assert!(state == &now, "{what}, {habit:?}, for {n}: {}", differences(state, &now));
                 }
             }
+        }
+        if n >= WORTHWHILE {
+            let (last, others) = self.0.split_last_mut().unwrap();
+            last.1.warm(&Arc::new(HotPaths::of(others.iter().flat_map(|(_, hart, _)| hart.hot_paths()))));
         }
         first.unwrap().0
     }

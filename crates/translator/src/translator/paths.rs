@@ -1,13 +1,15 @@
 //! From addresses to units: when a path is written down, and what is made of it.
 //!
 //! An address is counted each time the interpreter is about to run it; a hot one begins a [`Recording`] of what runs next,
-//! and the recording ends as a unit. What a path may be is `trace.rs`'s to say, its host code `emit`'s.
+//! and the recording ends as a unit. A path that was hot in another run waits for none of that. What a path may be is `trace.rs`'s to say, its host code `emit`'s.
 
 use super::{HEAT, MAX_IDS, Translator, UNIT_ROOM};
 use crate::emit::{Emitter, Job};
-use crate::trace::Recording;
+use crate::trace::{Fetch, Recording};
 use crate::unit::{Exit, Site, Unit};
-use strata_riscv::tier::{Core, DataContext};
+use crate::warm;
+use strata_isa::ops::Width;
+use strata_riscv::tier::{Core, DataContext, FetchPage};
 
 fn data_context(n: u8) -> DataContext {
     match n {
@@ -20,6 +22,11 @@ fn data_context(n: u8) -> DataContext {
 
 fn heat_index(pc: u64) -> usize {
     ((pc >> 1) ^ (pc >> 17)) as usize & (HEAT - 1)
+}
+
+/// The page of code at `va`, where the guest is about to run it.
+fn fetch(core: &mut Core, va: u64) -> Option<FetchPage> {
+    core.fetch_page(va).ok()
 }
 
 impl Translator {
@@ -46,10 +53,7 @@ impl Translator {
             self.recording = Some(Recording::new(context, core.privilege, pc));
         }
         if let Some(mut r) = self.recording.take()
-            && r.prepare(core, pc, |core, va, pa| {
-                self.watch(core, pa);
-                self.intern(core, va, pa)
-            })
+            && self.decode(core, &mut r, pc, fetch)
         {
             self.recording = Some(r);
         } else {
@@ -63,15 +67,44 @@ impl Translator {
         self.alone = core.ram.harts() == 1;
         let pc = core.pc;
         let mut r = Recording::new(context, core.privilege, pc);
-        let decoded = r.prepare(core, pc, |core, va, pa| {
+        self.decode(core, &mut r, pc, fetch) && self.translate(r.ahead())
+    }
+
+    /// Decodes the next block of a path.
+    fn decode(&mut self, core: &mut Core, r: &mut Recording, pc: u64, fetch: Fetch) -> bool {
+        r.prepare(core, pc, fetch, |core, va, pa| {
             self.watch(core, pa);
             self.intern(core, va, pa)
-        });
-        let before = self.cache.units.len();
-        if decoded {
-            self.translate(r.ahead());
+        })
+    }
+
+    /// Translates a path that was hot in another run and begins at `core.pc`, if guest memory still holds it; whether there
+    /// is code now.
+    pub(super) fn translate_known(&mut self, core: &mut Core, context: u8) -> bool {
+        let pc = core.pc;
+        let (Some(warm), Some(FetchPage { page, .. })) = (&self.warm, core.fetch_page_at_hand(pc)) else {
+            return false;
+        };
+        let found = warm.at(context, pc, page.load(pc, Width::I64));
+        if found.is_empty() {
+            return false;
         }
-        self.cache.units.len() > before
+        if self.ids.len() > MAX_IDS {
+            self.flush();
+        }
+        // It ends where it comes to code that is there.
+        self.finish_recording();
+        self.alone = core.ram.harts() == 1;
+        found.into_iter().any(|(n, path)| {
+            let mut r = Recording::new(context, core.privilege, pc);
+            // Pages that the guest has not come to are not there yet: it may be asked again.
+            let there =
+                warm::follow(&path, &mut r, |r, at| self.decode(core, r, at, Core::fetch_page_at_hand));
+            if let Some(warm) = &mut self.warm {
+                warm.tried(n, there);
+            }
+            there && self.translate(r.finish())
+        })
     }
 
     pub(super) fn finish_recording(&mut self) {
@@ -80,14 +113,13 @@ impl Translator {
         }
     }
 
-    /// Makes a unit of a path.
-    fn translate(&mut self, r: Recording) {
-        if r.steps.is_empty() || r.pages.is_empty() {
-            return;
-        }
+    /// Makes a unit of a path; whether there is one now.
+    fn translate(&mut self, r: Recording) -> bool {
+        let Some(last) = r.steps.last().filter(|_| !r.pages.is_empty()) else { return false };
+        let next = last.next;
         if self.memory.free() < UNIT_ROOM {
             self.flush();
-            return;
+            return false;
         }
         let n = r.steps.len();
         let sites: Box<[Site]> = r
@@ -112,11 +144,11 @@ impl Translator {
         let made = Emitter::emit(&mut self.asm, &self.to, self.features, &job);
         match self.asm.finish() {
             Ok(code) if self.memory.push(code) => {}
-            Ok(_) => return,
+            Ok(_) => return false,
             Err(e) => {
                 debug_assert!(false, "{e}");
                 tracing::error!("a path at {:#x} could not be emitted: {e}", r.steps[0].pc);
-                return;
+                return false;
             }
         }
         made.exits.iter().for_each(|e| self.memory.patch(e.patch_at, e.stub));
@@ -127,6 +159,8 @@ impl Translator {
             len: n as u32,
             pages: r.pages.into(),
             sites,
+            next,
+            head: r.head,
             guarded: made.guarded,
             main: made.main,
             incoming: Vec::new(),
@@ -134,5 +168,6 @@ impl Translator {
             chain: 0,
         };
         self.cache.add(added, exits);
+        true
     }
 }
