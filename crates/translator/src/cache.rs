@@ -10,23 +10,35 @@
 //! that is not suspect; linked exits are listed in the unit they lead to.
 
 use crate::code_memory::CodeMemory;
-use crate::unit::{Exit, JUMPS, Jump, Unit};
+use crate::patience::Patience;
+use crate::sites::{SiteSpan, Sites};
+use crate::unit::{Exit, JUMPS, Jump, NONE, NewExit, Page, Site, Span, Unit};
 use std::collections::HashMap;
 
 /// Contexts that are translated: user, supervisor with and without SUM, machine.
 pub(crate) const CONTEXTS: usize = 4;
 const BUCKETS: usize = 1 << 15;
-const NONE: u32 = u32::MAX;
 const NOWHERE: Jump = Jump { pc: 1, code: 0 };
+
+/// A page of a unit, in the list of all that lie on the same guest physical page.
+#[derive(Clone, Copy, Debug)]
+struct OnPage {
+    page: Page,
+    unit: u32,
+    next: u32,
+}
 
 /// See the module.
 pub(crate) struct Cache {
     pub units: Vec<Unit>,
     pub exits: Vec<Exit>,
+    pub sites: Sites,
+    /// Each unit's pages together.
+    pages: Vec<OnPage>,
+    /// The first of `pages` that are this guest physical one.
+    by_page: HashMap<u64, u32>,
     buckets: Box<[u32]>,
     jumps: [Box<[Jump]>; CONTEXTS],
-    /// Units by the guest physical page they have instructions on.
-    by_page: HashMap<u64, Vec<u32>>,
 }
 
 fn bucket(pc: u64, context: u8) -> usize {
@@ -40,19 +52,45 @@ impl Cache {
         Cache {
             units: Vec::new(),
             exits: Vec::new(),
+            sites: Sites::default(),
+            pages: Vec::new(),
+            by_page: HashMap::new(),
             buckets: vec![NONE; BUCKETS].into(),
             jumps: std::array::from_fn(|_| vec![NOWHERE; JUMPS.places()].into()),
-            by_page: HashMap::new(),
         }
     }
 
-    /// Drops all units. Their code must not be entered any more.
+    /// Drops all units. Their code must not be entered any more. However many there are, this is done at once: nothing of
+    /// theirs has to be dropped by itself.
     pub fn clear(&mut self) {
         self.units.clear();
         self.exits.clear();
+        self.sites.clear();
+        self.pages.clear();
         self.buckets.fill(NONE);
         self.jumps.iter_mut().for_each(|j| j.fill(NOWHERE));
         self.by_page.clear();
+    }
+
+    /// The pages of `unit`, in the order in which it enters them.
+    pub fn pages(&self, unit: u32) -> impl Iterator<Item = Page> {
+        self.pages[self.units[unit as usize].pages.range()].iter().map(|p| p.page)
+    }
+
+    /// The exits that lead to `unit`.
+    pub fn links_to(&self, unit: u32) -> impl Iterator<Item = u32> {
+        let first = self.units[unit as usize].incoming;
+        let next = |n: &u32| self.exits.get(*n as usize).map(|e| e.next);
+        std::iter::successors(Some(first), next).filter(|n| *n != NONE)
+    }
+
+    /// The sites of `unit`; none of one that was killed.
+    pub fn sites(&self, unit: u32) -> &[Site] {
+        self.sites.get(self.units[unit as usize].sites)
+    }
+
+    fn first_page(&self, unit: &Unit) -> u32 {
+        self.pages[unit.pages.range()].first().map_or(0, |p| p.page.id)
     }
 
     /// Address of the jump cache of `context`, for emitted code.
@@ -85,7 +123,7 @@ impl Cache {
     pub fn find(&self, pc: u64, context: u8, id: u32) -> Option<u32> {
         let mut n = self.buckets[bucket(pc, context)];
         while let Some(u) = self.units.get(n as usize) {
-            if u.pc == pc && u.context == context && u.pages[0].id == id {
+            if u.pc == pc && u.context == context && self.first_page(u) == id {
                 return Some(n);
             }
             n = u.chain;
@@ -93,87 +131,110 @@ impl Cache {
         None
     }
 
-    /// Adds a unit with its exits; its number.
-    pub fn add(&mut self, mut unit: Unit, exits: impl Iterator<Item = Exit>) -> u32 {
+    /// Adds a unit with its pages and exits; its number.
+    pub fn add(&mut self, mut unit: Unit, pages: &[Page], exits: impl Iterator<Item = NewExit>) -> u32 {
         let n = self.units.len() as u32;
         let head = &mut self.buckets[bucket(unit.pc, unit.context)];
         unit.chain = std::mem::replace(head, n);
-        for page in &unit.pages {
-            self.by_page.entry(page.pa).or_default().push(n);
+        unit.pages = Span { start: self.pages.len() as u32, len: pages.len() as u32 };
+        for page in pages {
+            let first = self.by_page.entry(page.pa).or_insert(NONE);
+            let next = std::mem::replace(first, self.pages.len() as u32);
+            self.pages.push(OnPage { page: *page, unit: n, next });
         }
         self.units.push(unit);
-        self.exits.extend(exits);
+        self.exits.extend(exits.map(|made| Exit { made, from: n, to: None, next: NONE }));
         n
     }
 
     /// Makes exit number `n` lead to `unit`.
     pub fn link(&mut self, memory: &mut CodeMemory, n: u32, unit: u32) {
-        let (Some(exit), Some(to)) = (self.exits.get(n as usize).copied(), self.units.get_mut(unit as usize))
-        else {
-            return;
-        };
-        if exit.to.is_some() {
-            return;
-        }
-        to.incoming.push(n);
-        let (main, guarded, page) = (to.main, to.guarded, to.pages[0].id);
-        let from = &self.units[exit.from as usize];
-        let checked = from.pages.iter().take(exit.made.checked.into()).any(|p| p.id == page);
-        memory.patch(exit.made.patch_at, if checked { main } else { guarded });
-        self.exits[n as usize].to = Some(unit);
+        let Some(to) = self.units.get(unit as usize).copied() else { return };
+        let Some(exit) = self.exits.get(n as usize).copied().filter(|e| e.to.is_none()) else { return };
+        let page = self.first_page(&to);
+        let checked = self.pages(exit.from).take(exit.made.checked.into()).any(|p| p.id == page);
+        memory.patch(exit.made.patch_at, if checked { to.main } else { to.guarded });
+        self.exits[n as usize] = Exit { to: Some(unit), next: to.incoming, ..exit };
+        self.units[unit as usize].incoming = n;
     }
 
     /// Makes sure that nothing but the dispatcher leads to `unit`.
-    pub fn isolate(&mut self, memory: &mut CodeMemory, unit: u32) {
+    fn isolate(&mut self, memory: &mut CodeMemory, unit: u32, patience: &mut Patience) {
         self.forget(unit);
-        for n in std::mem::take(&mut self.units[unit as usize].incoming) {
-            if let Some(exit) = self.exits.get_mut(n as usize) {
-                exit.to = None;
-                memory.patch(exit.made.patch_at, exit.made.stub);
-            }
+        let mut n = std::mem::replace(&mut self.units[unit as usize].incoming, NONE);
+        while patience.lasts()
+            && let Some(exit) = self.exits.get_mut(n as usize)
+        {
+            exit.to = None;
+            memory.patch(exit.made.patch_at, exit.made.stub);
+            n = std::mem::replace(&mut exit.next, NONE);
         }
     }
 
-    /// The page at `pa` may have been written: its units are compared before they run again.
-    pub fn suspect_page(&mut self, memory: &mut CodeMemory, pa: u64) {
-        let Some(units) = self.by_page.get(&pa).cloned() else { return };
-        for n in units {
-            if !self.units[n as usize].suspect {
-                self.units[n as usize].suspect = true;
-                self.isolate(memory, n);
-            }
+    fn suspect(&mut self, memory: &mut CodeMemory, unit: u32, patience: &mut Patience) {
+        if !std::mem::replace(&mut self.units[unit as usize].suspect, true) {
+            self.isolate(memory, unit, patience);
         }
     }
 
-    /// Everything may have been written.
-    pub fn suspect_all(&mut self, memory: &mut CodeMemory) {
-        let pages: Vec<u64> = self.by_page.keys().copied().collect();
-        pages.into_iter().for_each(|pa| self.suspect_page(memory, pa));
+    /// The page at `pa` may have been written: its units are compared before they run again. If `patience` is over
+    /// before that is done, all units must be dropped.
+    pub fn suspect_page(&mut self, memory: &mut CodeMemory, pa: u64, patience: &mut Patience) {
+        let mut n = self.by_page.get(&pa).copied().unwrap_or(NONE);
+        while patience.lasts()
+            && let Some(OnPage { unit, next, .. }) = self.pages.get(n as usize).copied()
+        {
+            self.suspect(memory, unit, patience);
+            n = next;
+        }
+    }
+
+    /// Everything may have been written; as [`Cache::suspect_page`].
+    pub fn suspect_all(&mut self, memory: &mut CodeMemory, patience: &mut Patience) {
+        let mut unit = 0;
+        while patience.lasts() && unit < self.units.len() as u32 {
+            self.suspect(memory, unit, patience);
+            unit += 1;
+        }
     }
 
     /// The guest code of a suspect unit is no longer what was translated: it is found no more.
     pub fn kill(&mut self, unit: u32) {
-        let u = &mut self.units[unit as usize];
-        // Nothing leads to its code any more, and none of it runs while the dispatcher does.
-        u.sites = Box::new([]);
-        let (place, next) = (bucket(u.pc, u.context), u.chain);
-        let pages: Vec<u64> = u.pages.iter().map(|p| p.pa).collect();
-        for pa in pages {
-            if let Some(list) = self.by_page.get_mut(&pa) {
-                list.retain(|n| *n != unit);
-            }
+        let Unit { pc, context, chain, pages, .. } = self.units[unit as usize];
+        self.units[unit as usize].sites = SiteSpan::default();
+        for n in pages.range() {
+            self.take_off_page(n as u32);
         }
-        if self.buckets[place] == unit {
-            self.buckets[place] = next;
+        let head = &mut self.buckets[bucket(pc, context)];
+        if *head == unit {
+            *head = chain;
             return;
         }
-        let mut n = self.buckets[place];
+        let mut n = *head;
         while let Some(u) = self.units.get_mut(n as usize) {
             if u.chain == unit {
-                u.chain = next;
+                u.chain = chain;
                 return;
             }
             n = u.chain;
+        }
+    }
+
+    /// Takes number `n` of `pages` out of the list of its guest physical page.
+    fn take_off_page(&mut self, n: u32) {
+        let OnPage { page, next, .. } = self.pages[n as usize];
+        let Some(first) = self.by_page.get_mut(&page.pa) else { return };
+        if *first == n {
+            *first = next;
+            return;
+        }
+        let mut at = *first;
+        while let Some(p) = self.pages.get_mut(at as usize) {
+            if p.next == n {
+                p.next = next;
+                return;
+            }
+            at = p.next;
         }
     }
 }

@@ -5,7 +5,7 @@
 //!    ├─ trace.rs        paths, written down while the interpreter runs them
 //!    ├─ warm.rs         paths that were hot in another run, found again
 //!    ├─ emit/           from a path to host code: the one text of meaning, run on host registers
-//!    ├─ cache.rs        units: found, linked, doubted, dropped
+//!    ├─ cache.rs        units: found, linked, doubted, dropped; sites.rs, what helpers know of their instructions
 //!    ├─ trampolines.rs  the way in, the way out, calls of helpers.rs
 //!    └─ code_memory.rs  memory that is written through one mapping and executed through another
 //! ```
@@ -25,10 +25,13 @@ mod cache;
 mod code_memory;
 mod emit;
 mod features;
+pub mod figures;
 mod floats;
 mod helpers;
 mod layout;
+mod patience;
 mod registers;
+mod sites;
 mod trace;
 mod trampolines;
 mod translator;

@@ -17,14 +17,17 @@ mod paths;
 use crate::cache::{CONTEXTS, Cache};
 use crate::code_memory::CodeMemory;
 use crate::features::Features;
+use crate::figures::FIGURES;
 use crate::layout::Word;
+use crate::patience::Patience;
 use crate::trace::{Progress, Recording};
 use crate::trampolines::Trampolines;
-use crate::unit::{Leave, UnitPage};
+use crate::unit::{Leave, Page, UnitPage};
 use crate::warm::{self, Warm};
 use crate::{Options, TranslatorError, floats, helpers};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 use strata_engine::hot::{HotPath, HotPaths};
 use strata_isa::ops::Width;
 use strata_memory::Drained;
@@ -124,11 +127,13 @@ impl Translator {
 
     /// Drops all code.
     fn flush(&mut self) {
+        let start = Instant::now();
         self.cache.clear();
         self.memory.truncate(self.shared_code);
         self.recording = None;
         self.ids.clear();
         self.unconfirmed.clear();
+        FIGURES.flushing.since(start);
     }
 
     fn intern(&mut self, core: &mut Core, va: u64, pa: u64) -> u32 {
@@ -170,14 +175,14 @@ impl Translator {
 
     /// Compares a unit with guest memory.
     fn confirm(&mut self, core: &mut Core, unit: u32) -> bool {
-        let pages: Vec<u64> = self.cache.units[unit as usize].pages.iter().map(|p| p.pa).collect();
-        pages.into_iter().for_each(|pa| self.watch(core, pa));
-        let u = &self.cache.units[unit as usize];
+        let start = Instant::now();
+        let pages: Vec<Page> = self.cache.pages(unit).collect();
+        pages.iter().for_each(|p| self.watch(core, p.pa));
         let half = |pc: u64| {
-            let page = u.pages.iter().find(|p| p.va == pc & !0xfff)?;
+            let page = pages.iter().find(|p| p.va == pc & !0xfff)?;
             Some(core.ram_page(page.pa)?.load(pc, Width::U16) as u32)
         };
-        let same = u.sites.iter().all(|s| {
+        let same = self.cache.sites(unit).iter().all(|s| {
             let wide = s.insn.len == 4;
             let low = half(s.pc);
             let high = if wide { half(s.pc.wrapping_add(2)) } else { Some(0) };
@@ -188,40 +193,47 @@ impl Translator {
         } else {
             self.cache.kill(unit);
         }
+        FIGURES.comparing.since(start);
         same
     }
 
     /// Doubts units whose pages were written. What others wrote has to be seen after fence.i at the latest; pages that
-    /// they may write without telling are doubted at each of these.
+    /// they may write without telling are doubted at each of these. Where there is too much to doubt, all code is dropped.
     fn notice_writes(&mut self, core: &Core) {
-        if core.ram.code_writes() != self.writes {
-            let (cache, memory, recording) = (&mut self.cache, &mut self.memory, &mut self.recording);
-            let drained = core.ram.drain_code_writes(&mut self.writes, |pa| {
-                cache.suspect_page(memory, pa);
-                // What is being written down is not code yet that could be doubted.
-                recording.take_if(|r| r.pages.iter().any(|p| p.pa == pa));
-            });
-            if drained == Drained::Lost {
-                self.cache.suspect_all(&mut self.memory);
-                self.recording = None;
-            }
+        let written = core.ram.code_writes() != self.writes;
+        let fenced = core.code_generation != self.generation;
+        if !written && !fenced {
+            return;
         }
-        if core.code_generation != self.generation {
+        let mut patience = Patience::new();
+        let (cache, memory, recording) = (&mut self.cache, &mut self.memory, &mut self.recording);
+        let mut doubt = |pa| {
+            cache.suspect_page(memory, pa, &mut patience);
+            // What is being written down is not code yet that could be doubted.
+            recording.take_if(|r| r.pages.iter().any(|p| p.pa == pa));
+        };
+        let drained = core.ram.drain_code_writes(&mut self.writes, &mut doubt);
+        if fenced {
             self.generation = core.code_generation;
-            let (cache, memory, recording) = (&mut self.cache, &mut self.memory, &mut self.recording);
             self.unconfirmed.retain(|pa, ticket| {
                 let confirmed = core.ram.watch_confirmed(*ticket);
-                cache.suspect_page(memory, *pa);
-                recording.take_if(|r| r.pages.iter().any(|p| p.pa == *pa));
+                doubt(*pa);
                 !confirmed
             });
         }
+        if drained == Drained::Lost {
+            self.recording = None;
+            self.cache.suspect_all(&mut self.memory, &mut patience);
+        }
+        if patience.over() {
+            self.flush();
+        }
+        FIGURES.doubting.since(patience.start());
     }
 
     /// Looks up a unit's page again; false if it is not there any more, and the interpreter has to show what is.
     fn refresh_page(&mut self, core: &mut Core, which: UnitPage) -> bool {
-        let unit = &self.cache.units[which.unit as usize];
-        let Some(page) = unit.pages.get(which.page as usize).copied() else { return false };
+        let Some(page) = self.cache.pages(which.unit).nth(which.page as usize) else { return false };
         match core.fetch_page(page.va) {
             Ok(FetchPage { pa, whole: true, .. }) if pa & !0xfff == page.pa => {
                 self.intern(core, page.va, page.pa);
@@ -362,7 +374,7 @@ impl Tier for Translator {
     }
 
     fn hot_paths(&self) -> Vec<HotPath> {
-        self.cache.units.iter().filter_map(warm::describe).collect()
+        (0..self.cache.units.len() as u32).filter_map(|n| warm::describe(&self.cache, n)).collect()
     }
 
     fn warm(&mut self, paths: &Arc<HotPaths>) {

@@ -1,5 +1,6 @@
 //! What translated code is made of and remembered by.
 
+use crate::sites::SiteSpan;
 use strata_isa::Insn;
 
 /// A page of code that a unit lies on: code entering it compares one number.
@@ -153,8 +154,12 @@ impl JumpHash {
     }
 }
 
-/// A piece of translated code.
-#[derive(Debug)]
+/// The end of a list of numbers.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// A piece of translated code. What it has several of lies in the cache's lists, so that dropping all units drops nothing
+/// one by one.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Unit {
     /// Guest address of its first instruction.
     pub pc: u64,
@@ -163,9 +168,9 @@ pub(crate) struct Unit {
     /// Instructions.
     pub len: u32,
     /// Pages it lies on; the first is the one it begins on.
-    pub pages: Box<[Page]>,
+    pub pages: Span,
     /// What its helpers know, and what its guest code was.
-    pub sites: Box<[Site]>,
+    pub sites: SiteSpan,
     /// Where its path goes on behind it.
     pub next: u64,
     /// The aligned 8 bytes of guest memory in which it begins.
@@ -174,12 +179,28 @@ pub(crate) struct Unit {
     pub guarded: u64,
     /// Address of the entry that does not.
     pub main: u64,
-    /// Exits that lead here.
-    pub incoming: Vec<u32>,
+    /// The first of the exits that lead here; [`Exit::next`] of each is the next.
+    pub incoming: u32,
     /// Its guest code may have been written: to be compared before it runs again.
     pub suspect: bool,
     /// The next unit of the same hash.
     pub chain: u32,
+}
+
+/// Neighbours in a list of the cache's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// The first one's number.
+    pub start: u32,
+    /// How many.
+    pub len: u32,
+}
+
+impl Span {
+    /// As a range of numbers.
+    pub fn range(self) -> std::ops::Range<usize> {
+        self.start as usize..(self.start + self.len) as usize
+    }
 }
 
 /// A way out of a unit.
@@ -191,4 +212,6 @@ pub(crate) struct Exit {
     pub from: u32,
     /// The unit it leads to.
     pub to: Option<u32>,
+    /// While it leads to one: the next exit that leads there.
+    pub next: u32,
 }

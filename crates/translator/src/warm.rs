@@ -4,8 +4,9 @@
 //! read from guest memory by [`Recording`], by whose rules the path is cut, so that nothing is translated that a recording
 //! could not have been: a wrong description is another path through the guest's code, and its hash does not fit.
 
+use crate::cache::Cache;
 use crate::trace::{Progress, Recording};
-use crate::unit::{Step, Unit};
+use crate::unit::Step;
 use std::sync::Arc;
 use strata_engine::hot::{self, HotPath, HotPaths, Turn};
 use strata_isa::{Effect, Insn};
@@ -55,17 +56,18 @@ impl Warm {
     }
 }
 
-/// A unit as a hot path; none of one whose guest code has changed.
-pub(crate) fn describe(unit: &Unit) -> Option<HotPath> {
-    if unit.sites.is_empty() {
+/// Unit number `n` as a hot path; none of one whose guest code has changed.
+pub(crate) fn describe(cache: &Cache, n: u32) -> Option<HotPath> {
+    let (unit, sites) = (cache.units.get(n as usize)?, cache.sites(n));
+    if sites.is_empty() {
         return None;
     }
-    let nexts = unit.sites.iter().skip(1).map(|s| s.pc).chain([unit.next]);
-    let turns = unit.sites.iter().zip(nexts).filter_map(|(s, next)| turn(s.pc, &s.insn, next, unit.pc));
-    let hash = hash(unit.sites.iter().map(|s| &s.insn));
+    let nexts = sites.iter().skip(1).map(|s| s.pc).chain([unit.next]);
+    let turns = sites.iter().zip(nexts).filter_map(|(s, next)| turn(s.pc, &s.insn, next, unit.pc));
+    let hash = hash(sites.iter().map(|s| &s.insn));
     let len = unit.len.try_into().ok()?;
     let mut path = HotPath::new(unit.context, unit.pc, unit.head, len, hash).with_turns(turns);
-    let edges = u32::try_from(unit.incoming.len()).unwrap_or(u32::MAX);
+    let edges = u32::try_from(cache.links_to(n).count()).unwrap_or(u32::MAX);
     path.count = WORTH.saturating_mul(edges.saturating_add(1));
     Some(path)
 }

@@ -199,6 +199,30 @@ fn devices_that_write_code_are_noticed() {
 }
 
 #[test]
+fn more_code_written_than_can_be_doubted_is_forgotten() {
+    // Blocks that lead to each other; all of them are replaced at once.
+    const BLOCKS: usize = 400;
+    let chain = |n: i32| {
+        let mut words = [addi(10, 10, n), insn(Jal, 0, 0, 0, 4)].repeat(BLOCKS);
+        words.push(RET);
+        code(&words)
+    };
+    let main = [insn(Jalr, 1, 8, 0, 0), insn(FenceI, 0, 0, 0, 0), insn(Jal, 0, 0, 0, -8)];
+    let first = BASE + 0x1_0000;
+    let mut all = Lockstep::new(BASE, &[(BASE, code(&main)), (first, chain(1))]);
+    all.set(|s| s.x[8] = first);
+    let mut sum = 0;
+    for n in 1..60 {
+        all.each(|_, ram| ram.load(first, &chain(n)).unwrap());
+        for _ in 0..1 + n % 20 {
+            sum += n as u64 * BLOCKS as u64;
+            let s = all.run(2 * BLOCKS as u64 + 4, &format!("round {n}"));
+            assert_eq!((s.x[10], s.pc), (sum, BASE));
+        }
+    }
+}
+
+#[test]
 fn a_full_cache_begins_anew_and_nothing_is_lost() {
     // Far more functions than the least cache holds, called in an order that data decides.
     const FUNCTIONS: u64 = 1500;

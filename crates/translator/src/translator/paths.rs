@@ -5,9 +5,12 @@
 
 use super::{HEAT, MAX_IDS, Translator, UNIT_ROOM};
 use crate::emit::{Emitter, Job};
+use crate::figures::FIGURES;
 use crate::trace::{Fetch, Recording};
-use crate::unit::{Exit, Site, Unit};
+use crate::unit::{NONE, Site, Span, Step, Unit};
 use crate::warm;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 use strata_isa::ops::Width;
 use strata_riscv::tier::{Core, DataContext, FetchPage};
 
@@ -72,10 +75,13 @@ impl Translator {
 
     /// Decodes the next block of a path.
     fn decode(&mut self, core: &mut Core, r: &mut Recording, pc: u64, fetch: Fetch) -> bool {
-        r.prepare(core, pc, fetch, |core, va, pa| {
+        let start = Instant::now();
+        let fits = r.prepare(core, pc, fetch, |core, va, pa| {
             self.watch(core, pa);
             self.intern(core, va, pa)
-        })
+        });
+        FIGURES.recording.since(start);
+        fits
     }
 
     /// Translates a path that was hot in another run and begins at `core.pc`, if guest memory still holds it; whether there
@@ -117,22 +123,19 @@ impl Translator {
     fn translate(&mut self, r: Recording) -> bool {
         let Some(last) = r.steps.last().filter(|_| !r.pages.is_empty()) else { return false };
         let next = last.next;
-        if self.memory.free() < UNIT_ROOM {
+        if self.memory.free() < UNIT_ROOM || self.cache.sites.full() {
             self.flush();
             return false;
         }
+        let start = Instant::now();
         let n = r.steps.len();
-        let sites: Box<[Site]> = r
-            .steps
-            .iter()
-            .enumerate()
-            .map(|(i, s)| Site { pc: s.pc, insn: s.insn, refund: (n - i) as u32 })
-            .collect();
+        let site = |(i, s): (usize, &Step)| Site { pc: s.pc, insn: s.insn, refund: (n - i) as u32 };
+        let sites = self.cache.sites.add(r.steps.iter().enumerate().map(site));
         let unit = self.cache.units.len() as u32;
         let first_exit = self.cache.exits.len() as u32;
         let job = Job {
             steps: &r.steps,
-            sites: &sites,
+            sites: self.cache.sites.get(sites),
             pages: &r.pages,
             context: data_context(r.context),
             privilege: r.privilege,
@@ -140,6 +143,7 @@ impl Translator {
             first_exit,
             alone: self.alone,
         };
+        let before = self.memory.used();
         self.asm.clear(self.memory.next());
         let made = Emitter::emit(&mut self.asm, &self.to, self.features, &job);
         match self.asm.finish() {
@@ -152,22 +156,24 @@ impl Translator {
             }
         }
         made.exits.iter().for_each(|e| self.memory.patch(e.patch_at, e.stub));
-        let exits = made.exits.into_iter().map(|made| Exit { made, from: unit, to: None });
         let added = Unit {
             pc: r.steps[0].pc,
             context: r.context,
             len: n as u32,
-            pages: r.pages.into(),
+            pages: Span::default(),
             sites,
             next,
             head: r.head,
             guarded: made.guarded,
             main: made.main,
-            incoming: Vec::new(),
+            incoming: NONE,
             suspect: false,
-            chain: 0,
+            chain: NONE,
         };
-        self.cache.add(added, exits);
+        self.cache.add(added, &r.pages, made.exits.into_iter());
+        FIGURES.instructions.fetch_add(n as u64, Relaxed);
+        FIGURES.code.fetch_add((self.memory.used() - before) as u64, Relaxed);
+        FIGURES.translating.since(start);
         true
     }
 }
