@@ -10,6 +10,7 @@
 //! that is not suspect; linked exits are listed in the unit they lead to.
 
 use crate::code_memory::CodeMemory;
+use crate::list::List;
 use crate::patience::Patience;
 use crate::sites::{SiteSpan, Sites};
 use crate::unit::{Exit, JUMPS, Jump, NONE, NewExit, Page, Site, Span, Unit};
@@ -30,11 +31,11 @@ struct OnPage {
 
 /// See the module.
 pub(crate) struct Cache {
-    pub units: Vec<Unit>,
-    pub exits: Vec<Exit>,
+    pub units: List<Unit>,
+    pub exits: List<Exit>,
     pub sites: Sites,
     /// Each unit's pages together.
-    pages: Vec<OnPage>,
+    pages: List<OnPage>,
     /// The first of `pages` that are this guest physical one.
     by_page: HashMap<u64, u32>,
     buckets: Box<[u32]>,
@@ -47,14 +48,14 @@ fn bucket(pc: u64, context: u8) -> usize {
 }
 
 impl Cache {
-    /// Empty.
-    pub fn new() -> Cache {
+    /// Empty, with room for units on so many pages: it does not grow while a guest waits.
+    pub fn new(pages: usize) -> Cache {
         Cache {
-            units: Vec::new(),
-            exits: Vec::new(),
+            units: List::new(),
+            exits: List::new(),
             sites: Sites::default(),
-            pages: Vec::new(),
-            by_page: HashMap::new(),
+            pages: List::new(),
+            by_page: HashMap::with_capacity(pages),
             buckets: vec![NONE; BUCKETS].into(),
             jumps: std::array::from_fn(|_| vec![NOWHERE; JUMPS.places()].into()),
         }
@@ -74,7 +75,7 @@ impl Cache {
 
     /// The pages of `unit`, in the order in which it enters them.
     pub fn pages(&self, unit: u32) -> impl Iterator<Item = Page> {
-        self.pages[self.units[unit as usize].pages.range()].iter().map(|p| p.page)
+        self.units[unit as usize].pages.range().map(|n| self.pages[n].page)
     }
 
     /// The exits that lead to `unit`.
@@ -90,7 +91,7 @@ impl Cache {
     }
 
     fn first_page(&self, unit: &Unit) -> u32 {
-        self.pages[unit.pages.range()].first().map_or(0, |p| p.page.id)
+        self.pages.get(unit.pages.start as usize).map_or(0, |p| p.page.id)
     }
 
     /// Address of the jump cache of `context`, for emitted code.
@@ -143,7 +144,7 @@ impl Cache {
             self.pages.push(OnPage { page: *page, unit: n, next });
         }
         self.units.push(unit);
-        self.exits.extend(exits.map(|made| Exit { made, from: n, to: None, next: NONE }));
+        exits.for_each(|made| self.exits.push(Exit { made, from: n, to: None, next: NONE }));
         n
     }
 

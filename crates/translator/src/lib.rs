@@ -29,6 +29,7 @@ pub mod figures;
 mod floats;
 mod helpers;
 mod layout;
+mod list;
 mod patience;
 mod registers;
 mod sites;

@@ -6,11 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 use strata_engine::{Mail, Vcpu};
 use strata_isa::Op;
+use strata_state::Stateful;
 use strata_translator::Options;
 use strata_translator::figures::FIGURES;
 
-/// Host code in use when it is dropped or doubted: nearly all there is room for.
+/// Host code in use when it is dropped: nearly all there is room for.
 const FULL: u64 = 31 << 20;
+/// As much as the boot of a distribution makes.
+const USUAL: u64 = 4 << 20;
 /// Blocks at once, before anything is hot.
 const AHEAD: Options = Options { hot: 0, code_size: 32 << 20 };
 
@@ -24,40 +27,48 @@ fn print(what: &str, of: &str, mut ns: Vec<u64>) {
 
 /// All of them.
 pub fn all(rounds: usize) -> Result<()> {
-    for (of, blocks, len) in [("blocks of 8", 120_000, 8), ("blocks of 1, the most there can be", 450_000, 1)]
-    {
+    let usual = chain(15_000, 8)?;
+    for others in [false, true] {
+        doubts(&usual, USUAL, "4 MiB of code", rounds, others)?;
+    }
+    for (of, blocks, len) in [("32 MiB, blocks of 8", 120_000, 8), ("32 MiB, blocks of 1", 450_000, 1)] {
         let code = chain(blocks, len)?;
+        for others in [false, true] {
+            doubts(&code, FULL, of, rounds, others)?;
+        }
         flushes(&code, of, rounds)?;
-        doubts(&code, of, rounds, false)?;
-        doubts(&code, of, rounds, true)?;
     }
     fences(rounds)
 }
 
-/// Runs until the code memory is nearly full, from empty.
-fn fill(guest: &mut Guest) {
-    let flushes = FIGURES.flushing.times();
-    guest.run_while(|| FIGURES.flushing.times() == flushes);
+/// Runs until there is so much host code, from none.
+fn fill(guest: &mut Guest, amount: u64) {
+    guest.hart.settle();
     let code = FIGURES.code.load(Relaxed);
-    guest.run_while(|| FIGURES.code.load(Relaxed) - code < FULL);
+    guest.run_while(|| FIGURES.code.load(Relaxed) - code < amount);
 }
 
-/// The code memory is full: everything goes.
+/// The code memory is full: everything goes. And on the way there, the unit that takes longest, as lists grow.
 fn flushes(code: &[u32], of: &str, rounds: usize) -> Result<()> {
-    let mut guest = Guest::new(code, AHEAD)?;
-    let each = |_| {
-        fill(&mut guest);
+    let mut making = Vec::new();
+    let mut each = |_| {
+        let mut guest = Guest::new(code, AHEAD)?;
+        FIGURES.translating.take_longest_ns();
+        fill(&mut guest, FULL);
+        making.push(FIGURES.translating.take_longest_ns());
         let n = FIGURES.flushing.times();
         FIGURES.flushing.take_longest_ns();
         guest.run_while(|| FIGURES.flushing.times() == n);
-        FIGURES.flushing.take_longest_ns()
+        Ok(FIGURES.flushing.take_longest_ns())
     };
-    print("eviction of 32 MiB", of, (0..rounds).map(each).collect());
+    let flushing = (0..rounds).map(&mut each).collect::<Result<_>>()?;
+    print("translating one path on the way there", of, making);
+    print("eviction", of, flushing);
     Ok(())
 }
 
 /// All pages of code are written from outside; or a fence.i finds that another hart may have.
-fn doubts(code: &[u32], of: &str, rounds: usize, others: bool) -> Result<()> {
+fn doubts(code: &[u32], amount: u64, of: &str, rounds: usize, others: bool) -> Result<()> {
     let mut guest = Guest::new(code, AHEAD)?;
     let mut other = guest.ram.register_hart();
     if others {
@@ -65,27 +76,29 @@ fn doubts(code: &[u32], of: &str, rounds: usize, others: bool) -> Result<()> {
     } else {
         drop(other);
     }
-    let mut compared = Vec::new();
+    let mut comparing = Vec::new();
     let mut each = |_| {
-        fill(&mut guest);
+        fill(&mut guest, amount);
         FIGURES.doubting.take_longest_ns();
-        FIGURES.flushing.take_longest_ns();
         if others {
             guest.hart.shared().send(Mail::FenceI);
         } else {
             guest.ram.written(BASE, 4 * code.len() as u64);
         }
-        guest.hart.run_for(1 << 10);
-        let longest = FIGURES.doubting.take_longest_ns();
         FIGURES.comparing.take_longest_ns();
         guest.hart.run_for(1 << 14);
-        compared.push(FIGURES.comparing.take_longest_ns());
-        longest
+        comparing.push(FIGURES.comparing.take_longest_ns());
+        FIGURES.doubting.take_longest_ns()
     };
     let ns = (0..rounds).map(&mut each).collect();
-    let what = if others { "fence.i, another hart may write" } else { "all pages of code written" };
-    print(what, of, ns);
-    print("comparing one unit after that", of, compared);
+    print(
+        if others { "fence.i, another hart may have written" } else { "all pages of code written" },
+        of,
+        ns,
+    );
+    if amount == USUAL {
+        print("comparing one path after that", of, comparing);
+    }
     Ok(())
 }
 
