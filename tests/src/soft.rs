@@ -158,6 +158,7 @@ pub fn machine(
     let resources = Resources {
         tier: Some(tier),
         pace: false,
+        restore: None,
         placement: Placement { firmware: Some(firmware), ..Placement::default() },
         console: ConsoleFds { input: File::open("/dev/null")?.into(), output: printed.try_clone()?.into() },
         disks: Vec::new(),

@@ -103,6 +103,7 @@ fn dependencies_point_down() {
         "isa",
         "x64",
         "memory",
+        "snapshot",
         "engine",
         "block",
         "net",

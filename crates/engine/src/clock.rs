@@ -108,6 +108,12 @@ impl Clock for ManualClock {
 pub trait Entropy: Send {
     /// Fills `buf`.
     fn fill(&mut self, buf: &mut [u8]);
+    /// Where in its sequence it is, if it has one: from there it gives the same again.
+    fn position(&self) -> Option<u64> {
+        None
+    }
+    /// Goes to a [`position`](Entropy::position). One without a sequence takes no notice.
+    fn seek(&mut self, _position: u64) {}
 }
 
 /// Entropy that repeats from a seed (SplitMix64): for tests and for deterministic runs, never for a guest's keys.
@@ -115,6 +121,12 @@ pub trait Entropy: Send {
 pub struct SeededEntropy(pub u64);
 
 impl Entropy for SeededEntropy {
+    fn position(&self) -> Option<u64> {
+        Some(self.0)
+    }
+    fn seek(&mut self, position: u64) {
+        self.0 = position;
+    }
     fn fill(&mut self, buf: &mut [u8]) {
         for chunk in buf.chunks_mut(8) {
             self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

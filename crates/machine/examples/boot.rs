@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let resources = Resources {
         tier: None,
         pace: false,
+        restore: None,
         placement: Placement { firmware: None, kernel: Some(open(arg(0, "Image"))?), initrd },
         console,
         disks: vec![],

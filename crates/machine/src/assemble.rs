@@ -2,7 +2,7 @@
 //!
 //! Order: RAM; harts on a bus that is still empty; interrupt controllers on the harts; devices on those; the bus,
 //! filled from the board's rows; the files, loaded; the threads. Parts are registered in board order, with those that
-//! are on no board among them: "sbi", "clock" and, in a deterministic machine, "schedule" after the harts, "htif" last.
+//! are on no board among them: "sbi", "clock" and, in a deterministic machine, "schedule" and "randomness" after the harts, "htif" last.
 
 use crate::console::DebugConsole;
 use crate::cpus::{SharedVcpu, system_sink};
@@ -11,7 +11,10 @@ use crate::gate::Gate;
 use crate::harts::{Harts, HartsPart};
 use crate::loader::{HtifSymbols, LoadError};
 use crate::machine::{Assembled, Machine, NamedPart, Rebuild, TreeMaker, VcpuPart, mailbox};
-use crate::spec::{ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Resources, SlotDevice};
+use crate::randomness::{RandomnessPart, Stream};
+use crate::spec::{
+    ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Resources, Restore, SlotDevice,
+};
 use crate::tier::{self, Tier, TierError};
 use crate::timekeeper::{ClockPart, Timekeeper};
 use std::os::fd::OwnedFd;
@@ -49,6 +52,9 @@ pub enum BuildError {
     /// The device tree cannot be made.
     #[error("the machine's device tree cannot be made: {0}")]
     Tree(#[from] fdt::FdtError),
+    /// The state to begin with cannot be loaded.
+    #[error("the machine's saved state cannot be loaded: {0}")]
+    State(#[from] strata_state::StateError),
     /// Two devices collide on the bus.
     #[error(transparent)]
     Bus(#[from] strata_board::BusError),
@@ -137,14 +143,16 @@ impl Builder {
     }
 }
 
-/// Checks `spec`, puts the machine together, loads its files and starts its threads, at the gate.
+/// Checks `spec`, puts the machine together, loads its files or the state to begin with, and starts its threads, at the
+/// gate.
 ///
 /// # Errors
 /// Anything wrong with the description, the files or what the host gives.
 pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildError> {
     check(spec, &resources)?;
-    let Resources { tier, pace, placement, console, disks, nics, entropy, boot_entropy } = resources;
-    let ram = GuestRam::single(RiscvVirt::ram_base(), spec.memory)?;
+    let Resources { tier, pace, restore, placement, console, disks, nics, entropy, boot_entropy } = resources;
+    let (ram, state) = memory(spec, restore)?;
+    let (entropy, boot_entropy) = (Stream::new(entropy), Stream::new(boot_entropy));
     let counted = spec.deterministic.then(|| Counted {
         clock: Arc::new(CountedClock::new(NS_PER_INSN, WALL_START)),
         schedule: Arc::new(Schedule::new(spec.harts)),
@@ -192,6 +200,8 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
     if let Some(c) = &counted {
         let part = Arc::new(Mutex::new(SchedulePart(c.schedule.clone())));
         b.parts.push(NamedPart { name: "schedule".into(), part });
+        let part = Arc::new(Mutex::new(RandomnessPart::new(entropy.clone(), boot_entropy.clone())));
+        b.parts.push(NamedPart { name: "randomness".into(), part });
     }
     let htif = placement.firmware.as_ref().map(|f| f.htif()).transpose()?.flatten();
     // A program with HTIF has its console there; the UART then only prints.
@@ -201,7 +211,7 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
         None => (Some(input), None),
     };
     let debug = add_platform(&mut b, &shared, (uart_input, output), &sink)?;
-    add_slots(&mut b, spec, disks, nics, entropy)?;
+    add_slots(&mut b, spec, disks, nics, Box::new(entropy))?;
     if let Some((words, input, output)) = htif {
         add_htif(&mut b, words, (input, output), &sink)?;
     }
@@ -214,10 +224,12 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
         harts,
         placement,
         tree: tree_maker(spec),
-        entropy: boot_entropy,
+        entropy: Box::new(boot_entropy),
     };
-    rebuild.load()?;
-    Machine::spawn(Assembled {
+    if state.is_none() {
+        rebuild.load()?;
+    }
+    let machine = Machine::spawn(Assembled {
         rebuild,
         tier: chosen.tier,
         note: chosen.note,
@@ -233,7 +245,22 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
         driver,
         #[cfg(test)]
         bus,
-    })
+    })?;
+    if let Some(state) = state {
+        machine.load_state(&state)?;
+    }
+    Ok(machine)
+}
+
+/// RAM, and the state that belongs to it if it is not that of power-on.
+fn memory(spec: &MachineSpec, restore: Option<Restore>) -> Result<(GuestRam, Option<Vec<u8>>), BuildError> {
+    let Some(Restore { ram, state }) = restore else {
+        return Ok((GuestRam::single(RiscvVirt::ram_base(), spec.memory)?, None));
+    };
+    match ram.regions() {
+        [r] if (r.gpa(), r.size()) == (RiscvVirt::ram_base(), spec.memory) => Ok((ram, Some(state))),
+        _ => Err(BuildError::Spec("the saved memory is not as large as the machine's".into())),
+    }
 }
 
 fn check(spec: &MachineSpec, resources: &Resources) -> Result<(), BuildError> {

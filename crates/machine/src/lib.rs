@@ -27,6 +27,8 @@ mod io_thread;
 pub mod lifecycle;
 pub mod loader;
 mod machine;
+mod randomness;
+mod saved;
 pub mod sbi;
 mod spec;
 mod tier;
@@ -37,7 +39,9 @@ pub use assemble::{BuildError, build};
 pub use deterministic::PauseAtError;
 pub use lifecycle::{Exit, Phase, Refused};
 pub use machine::{Machine, NamedPart};
-pub use spec::{ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Nic, Resources, SlotDevice};
+pub use spec::{
+    ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Nic, Resources, Restore, SlotDevice,
+};
 pub use strata_translator::Options as TranslatorOptions;
 pub use tier::{Tier, TierError};
 

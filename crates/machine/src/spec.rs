@@ -8,6 +8,7 @@ use crate::loader::Placement;
 use std::os::fd::OwnedFd;
 use strata_block::Disk;
 use strata_engine::Entropy;
+use strata_memory::GuestRam;
 use strata_net::NetBackend;
 
 /// Most harts a machine may have: the PLIC's context space and the boot time of a hart thread each set it.
@@ -70,6 +71,14 @@ pub struct ConsoleFds {
     pub output: OwnedFd,
 }
 
+/// A moment to begin at, instead of power-on.
+pub struct Restore {
+    /// RAM as it was: as long as the spec says, where the board has it.
+    pub ram: GuestRam,
+    /// What [`Machine::save_state`](crate::Machine::save_state) gave.
+    pub state: Vec<u8>,
+}
+
 /// Host resources, all open.
 pub struct Resources {
     /// How to run the harts; none is [`Tier::best`], or what of it the host allows.
@@ -77,7 +86,9 @@ pub struct Resources {
     /// In a deterministic machine: whether time in which all harts wait passes as fast as the host's, for a person or a
     /// peer to keep up with, and not at once.
     pub pace: bool,
-    /// What to load into RAM.
+    /// The moment to begin at; none is power-on.
+    pub restore: Option<Restore>,
+    /// What to load into RAM, at power-on and at every reset.
     pub placement: Placement,
     /// Console.
     pub console: ConsoleFds,

@@ -5,3 +5,4 @@ mod parts;
 mod pausing;
 mod programs;
 mod repeats;
+mod saved;

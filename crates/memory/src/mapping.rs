@@ -12,7 +12,12 @@ pub enum Backing {
     /// A memfd mapped shared: can be handed to another process.
     SharedFd(OwnedFd),
     /// A private (copy-on-write) mapping of a file that never changes: restored and cloned machines.
-    PrivateOverFile(OwnedFd),
+    PrivateOverFile {
+        /// The file.
+        file: OwnedFd,
+        /// Where in it the region's first byte is: a multiple of the page size.
+        offset: u64,
+    },
     /// Private memory without a file.
     Anonymous,
 }
@@ -46,9 +51,14 @@ impl Mapping {
     pub(crate) fn new(backing: &Backing, len: u64) -> Result<Mapping, MemoryError> {
         let bad = MemoryError::BadRegion { gpa: 0, len, why: "larger than the host's address space" };
         let size = usize::try_from(len).ok().filter(|&n| n <= isize::MAX as usize).ok_or(bad)?;
-        if let Backing::SharedFd(fd) | Backing::PrivateOverFile(fd) = backing {
+        let over = match backing {
+            Backing::SharedFd(fd) => Some((fd, 0)),
+            Backing::PrivateOverFile { file, offset } => Some((file, *offset)),
+            Backing::Anonymous => None,
+        };
+        if let Some((fd, offset)) = over {
             let held = fstat(fd).map_err(|source| MemoryError::Host { len, source })?.st_size;
-            if u64::try_from(held).unwrap_or(0) < len {
+            if u64::try_from(held).unwrap_or(0) < len.saturating_add(offset) {
                 return Err(MemoryError::BadRegion { gpa: 0, len, why: "longer than the file behind it" });
             }
         }
@@ -61,8 +71,8 @@ impl Mapping {
                 Backing::SharedFd(fd) => {
                     mmap(null, size, prot, MapFlags::SHARED | MapFlags::NORESERVE, fd, 0)
                 }
-                Backing::PrivateOverFile(fd) => {
-                    mmap(null, size, prot, MapFlags::PRIVATE | MapFlags::NORESERVE, fd, 0)
+                Backing::PrivateOverFile { file, offset } => {
+                    mmap(null, size, prot, MapFlags::PRIVATE | MapFlags::NORESERVE, file, *offset)
                 }
                 Backing::Anonymous => {
                     mmap_anonymous(null, size, prot, MapFlags::PRIVATE | MapFlags::NORESERVE)
@@ -73,6 +83,16 @@ impl Mapping {
         let base =
             NonNull::new(base.cast()).ok_or(MemoryError::Host { len, source: rustix::io::Errno::NOMEM })?;
         Ok(Mapping { base, len: size })
+    }
+
+    /// Puts fresh zeroes in place of everything mapped here, at the same addresses. Nobody may be using the memory.
+    pub(crate) fn renew(&self) -> rustix::io::Result<()> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: the range is wholly ours, and stays mapped: one mapping replaces another.
+        let at = unsafe {
+            mmap_anonymous(self.base.as_ptr().cast(), self.len, ProtFlags::READ | ProtFlags::WRITE, flags)
+        };
+        at.map(|_| ())
     }
 
     /// Host address of byte `offset`, which must lie in the mapping.
@@ -99,7 +119,10 @@ mod tests {
     fn no_mapping_reaches_past_its_file() {
         let Backing::SharedFd(fd) = Backing::memfd(4096).unwrap() else { panic!("not a memfd") };
         assert!(ftruncate(&fd, 0).is_err(), "it could be cut under the mapping");
-        for backing in [Backing::SharedFd(fd.try_clone().unwrap()), Backing::PrivateOverFile(fd)] {
+        let private = Backing::PrivateOverFile { file: fd.try_clone().unwrap(), offset: 0 };
+        let past = Backing::PrivateOverFile { file: fd.try_clone().unwrap(), offset: 4096 };
+        assert!(Mapping::new(&past, 4096).is_err());
+        for backing in [Backing::SharedFd(fd), private] {
             assert!(Mapping::new(&backing, 4096).is_ok());
             assert!(matches!(Mapping::new(&backing, 8192), Err(MemoryError::BadRegion { len: 8192, .. })));
         }

@@ -47,7 +47,7 @@ impl Region {
         }
         let mapping = Mapping::new(&backing, len)?;
         let first = match backing {
-            Backing::PrivateOverFile(_) => Presence::File,
+            Backing::PrivateOverFile { .. } => Presence::File,
             _ => Presence::Zero,
         };
         let map = PageMap::new((len / PAGE) as usize, first);
@@ -82,7 +82,8 @@ impl Region {
                 // Refused only by file systems without holes; then zeroes are written.
                 fallocate(fd, how, 0, self.len).is_ok()
             }
-            Backing::PrivateOverFile(_) | Backing::Anonymous => false,
+            // Writing zeroes would first copy what they replace.
+            Backing::PrivateOverFile { .. } | Backing::Anonymous => self.mapping.renew().is_ok(),
         };
         (0..self.map.pages()).filter(|&p| self.map.presence(p) != Presence::Zero).map(move |p| {
             let gpa = self.gpa + p as u64 * PAGE;

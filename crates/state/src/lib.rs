@@ -15,13 +15,17 @@
 //! A reader refuses a newer version and an unknown field by name, and fills a field that an older version lacked
 //! from its default. Nothing here names a host resource; nothing here depends on a foreign crate's layout.
 //!
-//! Deliberately not here: files, checksums and compression (the snapshot format wraps these records).
+//! `file.rs` puts the records of a whole machine into one checked block of bytes.
+//!
+//! Deliberately not here: memory, disks and compression.
 #![forbid(unsafe_code)]
 
+mod file;
 mod part;
 mod record;
 mod value;
 
+pub use file::{DETERMINISTIC, StateFile, StateHeader};
 pub use part::{Part, Stateful, laws};
 pub use record::{Fields, Record, Schema, read_record, write_record};
 pub use value::{Reader, Value};

@@ -88,6 +88,7 @@ fn start(job: &GuestJob) -> Result<(Machine, OwnedFd), Fault> {
     let resources = Resources {
         tier: None,
         pace: false,
+        restore: None,
         placement: Placement {
             firmware: None,
             kernel: Some(open(&job.kernel)?),

@@ -57,6 +57,7 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
         tier: spec.tier.map(Into::into),
         // Somebody may be there to keep up with; a file has time.
         pace: !matches!(spec.console, ConsoleSpec::File { .. }),
+        restore: None,
         placement,
         console: ConsoleFds { input, output: theirs },
         disks: disks.iter().map(|d| Box::new(d.clone()) as Box<dyn Disk>).collect(),

@@ -75,6 +75,7 @@ pub fn boot(dir: &Path, prompt: &str) -> Result<()> {
     let resources = Resources {
         tier: Some(Tier::Translator),
         pace: false,
+        restore: None,
         placement: Placement { firmware: None, kernel: Some(open("kernel")?), initrd: Some(open("initrd")?) },
         console: ConsoleFds { input: input.into(), output: printed.try_clone()?.into() },
         disks: Vec::new(),

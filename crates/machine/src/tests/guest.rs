@@ -210,18 +210,28 @@ pub fn machine_with(harts: u32, placement: Placement) -> (Machine, Console) {
 /// The same, of any kind and tier.
 pub fn machine_of(spec: &MachineSpec, tier: Option<Tier>, placement: Placement) -> (Machine, Console) {
     let (ours, console) = Console::pair();
+    (crate::build(spec, resources_of(tier, placement, console)).unwrap(), ours)
+}
+
+/// What such a machine is built from.
+pub fn resources_of(tier: Option<Tier>, placement: Placement, console: ConsoleFds) -> Resources {
     let net = UserNet::new(UserConfig { isolated: true, ..UserConfig::default() }).unwrap();
-    let resources = Resources {
+    Resources {
         tier,
         pace: false,
+        restore: None,
         placement,
         console,
         disks: vec![Box::new(strata_block::MemDisk::new(1 << 20))],
         nics: vec![Nic { backend: Box::new(net), mac: [2, 0, 0, 0, 0, 1] }],
         entropy: Box::new(SeededEntropy(1)),
         boot_entropy: Box::new(SeededEntropy(2)),
-    };
-    (crate::build(spec, resources).unwrap(), ours)
+    }
+}
+
+/// What loads `image` as the kernel.
+pub fn kernel_placement(image: &[u8]) -> Placement {
+    Placement { kernel: Some(source(image)), ..Placement::default() }
 }
 
 /// A machine that boots `image` as its kernel.

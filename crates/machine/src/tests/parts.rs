@@ -6,7 +6,7 @@ use crate::loader::Placement;
 use strata_board::RiscvVirt;
 
 /// Two harts, every kind of device, and HTIF.
-fn full(deterministic: bool) -> (crate::Machine, Console) {
+pub(super) fn full(deterministic: bool) -> (crate::Machine, Console) {
     let mut a = Asm::default();
     a.jump(0);
     let program = elf(RAM, &a.bytes(), RAM + 0x1000, RAM + 0x1040);
@@ -77,6 +77,7 @@ fn parts_are_in_board_order() {
         expected.insert(3, "clock".into());
         if deterministic {
             expected.insert(4, "schedule".into());
+            expected.insert(5, "randomness".into());
         }
         expected.push("htif".into());
         let names: Vec<_> = m.parts().iter().map(|p| p.name.clone()).collect();

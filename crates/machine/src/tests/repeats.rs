@@ -39,7 +39,7 @@ impl Asm {
 
 /// Harts that work, read the time, wait for timers, interrupt and fence each other, and print. The second and later ones
 /// go on for ever; the first, after `rounds`, powers off with bits of what it has mixed from all that.
-fn busy(harts: u64, rounds: u64) -> Asm {
+pub(super) fn busy(harts: u64, rounds: u64) -> Asm {
     let mut a = Asm::default();
     let skip = a.hole();
     let handler = a.here();
@@ -82,7 +82,7 @@ fn deterministic(harts: u32, image: &[u8]) -> (Machine, Console) {
     deterministic_in(None, harts, image)
 }
 
-fn deterministic_in(tier: Option<Tier>, harts: u32, image: &[u8]) -> (Machine, Console) {
+pub(super) fn deterministic_in(tier: Option<Tier>, harts: u32, image: &[u8]) -> (Machine, Console) {
     let placement = Placement { kernel: Some(source(image)), ..Placement::default() };
     machine_of(&MachineSpec { deterministic: true, ..spec(harts) }, tier, placement)
 }

@@ -1,0 +1,49 @@
+//! A machine's parts as a state file, and back.
+//!
+//! The file says which board and engine it is of and what it takes to read it (`strata_state::StateFile`); memory and
+//! disks are the caller's. How an engine runs code leaves no trace in it: what the interpreter saved, the translator
+//! loads, and the other way round.
+
+use crate::{Machine, Refused};
+use strata_state::{DETERMINISTIC, StateError, StateFile, StateHeader};
+
+/// The board of every machine here.
+const BOARD: &str = "riscv-virt";
+/// The engine of every machine here.
+const ENGINE: &str = "soft";
+
+impl Machine {
+    /// All its parts as a state file. Only while nothing runs.
+    ///
+    /// # Errors
+    /// Something runs.
+    pub fn save_state(&self) -> Result<Vec<u8>, Refused> {
+        let parts = self.save()?;
+        let features = self.count().map(|_| DETERMINISTIC.to_owned()).into_iter().collect();
+        let producer = concat!("strata ", env!("CARGO_PKG_VERSION")).to_owned();
+        let header = StateHeader { producer, features, board: BOARD.into(), engine: ENGINE.into() };
+        Ok(StateFile { header, parts }.bytes())
+    }
+
+    /// Loads a state file into all its parts. Only while nothing runs.
+    ///
+    /// # Errors
+    /// It is damaged, or of another kind of machine, and then nothing has changed; or a part refuses its state, and then
+    /// the machine must be reset or ended.
+    pub fn load_state(&self, bytes: &[u8]) -> Result<(), StateError> {
+        let StateFile { header, parts } = StateFile::parse(bytes)?;
+        for (what, found, ours) in [("board", &header.board, BOARD), ("engine", &header.engine, ENGINE)] {
+            if found != ours {
+                let why = format!("it is of a machine with {what} {found}, this one has {ours}");
+                return Err(StateError::Invalid { id: "state file".into(), why });
+            }
+        }
+        let theirs = header.features.iter().any(|f| f == DETERMINISTIC);
+        if theirs != self.count().is_some() {
+            let is = if theirs { "is" } else { "is not" };
+            let why = format!("it is of a machine that {is} deterministic, unlike this one");
+            return Err(StateError::Invalid { id: "state file".into(), why });
+        }
+        self.load(&parts)
+    }
+}

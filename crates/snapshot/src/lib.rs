@@ -1,0 +1,23 @@
+//! A machine at one moment, as a folder: who it is, the states of its parts, its memory, and which disks belong to it.
+//!
+//! ```text
+//!  manifest.json   what a person reads: names, sizes, digests, disks        manifest.rs
+//!  state           the states of all parts (`strata_state::StateFile`)
+//!  memory          a layer: pages, and an index that says where they are    layer.rs
+//! ```
+//! The form of each byte is `docs/formats/snapshot.md`. Invariants: a set is complete under its name or not there (it is
+//! written under another name, made durable, renamed); its files never change afterwards; nothing of it is used before
+//! manifest, state and index have been checked against their digests; the pages themselves are checked when asked for.
+//!
+//! Deliberately not here: what a state means, disks, locks, and which sets an instance has.
+#![forbid(unsafe_code)]
+
+mod error;
+mod layer;
+mod manifest;
+mod set;
+
+pub use error::SnapshotError;
+pub use layer::{Layer, LayerInfo, LayerWriter, Run, RunKind};
+pub use manifest::{DiskRef, FileRef, MachineRef, Manifest, MemoryRef};
+pub use set::{MANIFEST, MEMORY, STATE, SetReader, SetWriter, link_set, new_id};

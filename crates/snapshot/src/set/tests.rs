@@ -1,0 +1,154 @@
+use super::*;
+use crate::MachineRef;
+use strata_state::StateHeader;
+
+const GPA: u64 = 0x8000_0000;
+const LEN: u64 = 4 << 20;
+
+fn state() -> Vec<u8> {
+    let header = StateHeader {
+        producer: "t".into(),
+        features: vec![],
+        board: "riscv-virt".into(),
+        engine: "soft".into(),
+    };
+    StateFile { header, parts: vec![("a".into(), vec![1])] }.bytes()
+}
+
+fn manifest(memory: u64) -> Manifest {
+    let machine = MachineRef { board: "riscv-virt".into(), engine: "soft".into(), cpus: 1, memory };
+    Manifest::new("ab".into(), machine, serde_json::json!({ "name": "web" }))
+}
+
+/// Some pages here and there, one of them written with zeroes.
+fn memory() -> GuestRam {
+    let ram = GuestRam::single(GPA, LEN).unwrap();
+    for page in [0, 1, 2, 5, 255, 256, 700, 1023] {
+        ram.load(GPA + page * 4096, &[page as u8 | 1; 4096]).unwrap();
+    }
+    ram.load(GPA + 300 * 4096, &[0; 4096]).unwrap();
+    ram
+}
+
+fn all(ram: &GuestRam) -> Vec<u8> {
+    let mut bytes = vec![0; LEN as usize];
+    ram.peek(GPA, &mut bytes).unwrap();
+    bytes
+}
+
+fn made(dir: &Path) -> PathBuf {
+    let to = dir.join("snap");
+    SetWriter::copy(&dir.join(".new"), &memory(), &state()).unwrap().finish(manifest(LEN), &to).unwrap();
+    to
+}
+
+#[test]
+fn memory_comes_back_and_the_file_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = made(dir.path());
+    let set = SetReader::open(&to).unwrap();
+    assert_eq!(set.state(), state());
+    set.layer().verify().unwrap();
+    let before = fs::read(to.join(MEMORY)).unwrap();
+    let ram = set.layer().map(GPA).unwrap();
+    assert!(all(&ram) == all(&memory()));
+    ram.load(GPA + 5 * 4096, &[9; 8192]).unwrap();
+    assert!(fs::read(to.join(MEMORY)).unwrap() == before);
+    // And what was restored can be saved.
+    let again = dir.path().join("again");
+    SetWriter::copy(&dir.path().join(".new"), &ram, &state()).unwrap().finish(manifest(LEN), &again).unwrap();
+    drop(set);
+    fs::remove_dir_all(&to).unwrap();
+    assert!(all(&SetReader::open(&again).unwrap().layer().map(GPA).unwrap()) == all(&ram));
+    ram.clear();
+    assert!(all(&ram).iter().all(|b| *b == 0));
+}
+
+#[test]
+fn every_byte_of_manifest_state_header_and_index_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = made(dir.path());
+    let index = 4096 + LEN as usize;
+    for (name, ranges) in [(MANIFEST, None), (STATE, None), (MEMORY, Some([0..4096, index..usize::MAX]))] {
+        let path = to.join(name);
+        let good = fs::read(&path).unwrap();
+        let all = [0..good.len(), 0..0];
+        for at in ranges.unwrap_or(all).into_iter().flat_map(|r| r.start..r.end.min(good.len())) {
+            // The rest of the header's page and most of the digests are tried in samples.
+            if name == MEMORY && at > 200 && at % 37 != 0 {
+                continue;
+            }
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, &[good[at] ^ 4], at as u64).unwrap();
+            let e = SetReader::open(&to).unwrap_err().to_string();
+            assert!(!e.contains('\n') && e.contains(name), "byte {at}: {e}");
+            std::os::unix::fs::FileExt::write_all_at(&file, &[good[at]], at as u64).unwrap();
+            // Nor is it forgotten that somebody has written to the memory.
+        }
+        let told = SetReader::open(&to);
+        assert_eq!(told.is_err(), name == MEMORY, "{name}: {told:?}");
+    }
+}
+
+#[test]
+fn cut_extended_replaced_or_missing_files_are_named() {
+    for name in [MANIFEST, STATE, MEMORY] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = made(dir.path()).join(name);
+        let good = fs::read(&path).unwrap();
+        for cut in [0, 1, good.len() / 2, good.len() - 1] {
+            fs::write(&path, &good[..cut]).unwrap();
+            let e = SetReader::open(path.parent().unwrap()).unwrap_err().to_string();
+            assert!(e.contains(name), "{e}");
+        }
+        fs::write(&path, [&good[..], b"x"].concat()).unwrap();
+        assert!(SetReader::open(path.parent().unwrap()).is_err(), "{name} with more");
+        fs::remove_file(&path).unwrap();
+        assert!(SetReader::open(path.parent().unwrap()).is_err());
+        fs::write(&path, &good).unwrap();
+        let copied = SetReader::open(path.parent().unwrap());
+        assert_eq!(copied.is_err(), name == MEMORY, "{copied:?}");
+    }
+}
+
+#[test]
+fn damaged_pages_are_found_where_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = made(dir.path());
+    for (at, mib) in [(4096 + 5, "between 0 and 1"), (4096 + (3 << 20), "between 3 and 4")] {
+        let path = to.join(MEMORY);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        let e = Layer::open(&path).unwrap().verify().unwrap_err().to_string();
+        assert!(e.contains(mib), "{e}");
+        bytes[at] ^= 1;
+        fs::write(&path, &bytes).unwrap();
+        Layer::open(&path).unwrap().verify().unwrap();
+    }
+}
+
+#[test]
+fn what_is_not_finished_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let new = dir.path().join(".new");
+    drop(SetWriter::copy(&new, &memory(), &state()).unwrap());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    fs::create_dir(dir.path().join("snap")).unwrap();
+    let taken = SetWriter::copy(&new, &memory(), &state()).unwrap();
+    assert!(taken.finish(manifest(LEN), &dir.path().join("snap")).is_err());
+    assert!(!new.exists());
+}
+
+#[test]
+fn another_name_for_a_set_outlives_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = made(dir.path());
+    let second = dir.path().join("second");
+    link_set(&first, &second).unwrap();
+    SetReader::open(&first).unwrap();
+    fs::remove_dir_all(&first).unwrap();
+    SetReader::open(&second).unwrap().layer().verify().unwrap();
+    assert!(link_set(&first, &dir.path().join("third")).is_err());
+    assert!(!dir.path().join("third").exists());
+}
