@@ -40,7 +40,7 @@ pub use deterministic::PauseAtError;
 pub use lifecycle::{Exit, Phase, Refused};
 pub use machine::{Machine, NamedPart};
 pub use spec::{
-    ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Nic, Resources, Restore, SlotDevice,
+    ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Nic, Resources, Restore, SlotDevice, ram_base,
 };
 pub use strata_translator::Options as TranslatorOptions;
 pub use tier::{Tier, TierError};

@@ -71,6 +71,11 @@ pub struct ConsoleFds {
     pub output: OwnedFd,
 }
 
+/// Where RAM begins: a guest physical address.
+pub fn ram_base() -> u64 {
+    strata_board::RiscvVirt::ram_base()
+}
+
 /// A moment to begin at, instead of power-on.
 pub struct Restore {
     /// RAM as it was: as long as the spec says, where the board has it.

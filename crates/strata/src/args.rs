@@ -25,8 +25,12 @@ pub enum Command {
     Start(StartArgs),
     /// List running machines
     Ps(PsArgs),
-    /// End a machine as pulling its plug would, after its writes have reached the disk
+    /// End a machine as pulling its plug would, after its writes have reached the disk; a suspended one loses its memory
     Stop(StopArgs),
+    /// Save a machine with its memory and end its process
+    Suspend(NameArg),
+    /// Let a suspended machine go on, in the background
+    Resume(NameArg),
     /// Stop a machine's processors, keeping its memory
     Pause(NameArg),
     /// Let a paused machine go on

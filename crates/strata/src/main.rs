@@ -68,6 +68,8 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Start(args) => start::start(args),
         Command::Ps(args) => manage::ps(&args),
         Command::Stop(args) => manage::stop(&args.name, args.force),
+        Command::Suspend(args) => manage::suspend(&args.name),
+        Command::Resume(args) => start::resume(&args.name),
         Command::Pause(args) => manage::pause(&args.name),
         Command::Unpause(args) => manage::unpause(&args.name),
         Command::Reset(args) => manage::reset(&args.name),

@@ -36,7 +36,11 @@ pub fn ps(args: &PsArgs) -> Result<u8> {
         for kept in store.list()? {
             if !rows.iter().any(|r| r.name == kept.record.name) {
                 let r = kept.record;
-                let phase = if kept.in_use { "busy" } else { "stopped" };
+                let phase = match (kept.in_use, &r.suspended) {
+                    (true, _) => "busy",
+                    (false, Some(_)) => "suspended",
+                    (false, None) => "stopped",
+                };
                 rows.push(stopped(r.name, phase.into(), r.image, r.cpus, r.memory));
             }
         }
@@ -128,12 +132,33 @@ pub fn stop(name: &str, force: bool) -> Result<u8> {
         Runtime::open()?.kill(name)?;
         return Ok(0);
     }
-    let report = Client::connect(name)?.stop(&mut |step| crate::say(&step))?;
+    let report = match Client::connect(name) {
+        Err(e) if e.kind == Kind::NotFound && forget(name)? => return Ok(0),
+        other => other?.stop(&mut |step| crate::say(&step))?,
+    };
     if report.problems.is_empty() {
         return Ok(0);
     }
     let m = format!("{name} has ended, but not cleanly: {}", report.problems.join(" "));
     Err(Error::new(Kind::Io, m))
+}
+
+/// Throws away the memory of a suspended machine; whether there is one of that name.
+fn forget(name: &str) -> Result<bool> {
+    let store = Store::open()?;
+    if !store.read(name).is_ok_and(|r| r.suspended.is_some()) {
+        return Ok(false);
+    }
+    store.take(name)?.forget().map(|()| true)
+}
+
+/// `strata suspend NAME`.
+pub fn suspend(name: &str) -> Result<u8> {
+    let report = Client::connect(name)?.suspend(&mut |_| {})?;
+    if report.problems.is_empty() {
+        return Ok(0);
+    }
+    Err(Error::new(Kind::Io, format!("{name} was suspended, but not cleanly: {}", report.problems.join(" "))))
 }
 
 /// `strata pause NAME`.

@@ -73,7 +73,7 @@ fn disk(text: &Path) -> Result<DiskSpec> {
         Some(path) => (PathBuf::from(path), true),
         None => (text.to_owned(), false),
     };
-    Ok(DiskSpec { path: existing(&path)?, read_only, format: None, base: None })
+    Ok(DiskSpec { path: existing(&path)?, read_only, format: None, base: None, layers: vec![] })
 }
 
 /// The network that was asked for.

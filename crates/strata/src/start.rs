@@ -12,7 +12,25 @@ use strata_vmm::{
 pub fn start(args: StartArgs) -> Result<u8> {
     let store = Store::open()?;
     let instance = store.take(&args.name)?;
+    if instance.record().suspended.is_some() {
+        let name = &args.name;
+        let m = format!(
+            "The instance {name} is suspended: let it go on with `strata resume {name}`, or throw its memory away with \
+             `strata stop {name}` first."
+        );
+        return Err(Error::new(Kind::Refused, m));
+    }
     bring_up(instance, &args.front, args.tier)
+}
+
+/// `strata resume NAME`.
+pub fn resume(name: &str) -> Result<u8> {
+    let instance = Store::open()?.take(name)?;
+    if instance.record().suspended.is_none() {
+        let m = format!("The instance {name} is not suspended: start it with `strata start {name}`.");
+        return Err(Error::new(Kind::Refused, m));
+    }
+    bring_up(instance, &FrontArgs { detach: true, console: None }, None)
 }
 
 /// Refuses what is asked of the console that cannot be.

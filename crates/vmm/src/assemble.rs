@@ -19,8 +19,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use strata_block::{Chain, Disk, OpenDisk, OpenOptions};
 use strata_engine::{Entropy, SeededEntropy};
 use strata_machine::loader::{LoadError, Placement, Source};
-use strata_machine::{BuildError, ConsoleFds, Exit, Machine, MachineSpec, Nic, Refused, Resources};
+use strata_machine::{BuildError, ConsoleFds, Exit, Machine, MachineSpec, Nic, Refused, Resources, Restore};
 use strata_net::{Forward, NetBackend, UserConfig, UserNet, bind_forward, open_tap};
+use strata_snapshot::{SetReader, SetWriter};
 
 /// Opens all that `spec` names and builds the machine.
 pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
@@ -29,6 +30,8 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
         kernel: source(spec.kernel.as_deref(), "kernel")?,
         initrd: source(spec.initrd.as_deref(), "initrd")?,
     };
+    // Checked before anything of the host is taken for it.
+    let restore = spec.restore.as_deref().map(|dir| restore(dir, spec)).transpose()?;
     let mut notes = Vec::new();
     let mut disks = Vec::new();
     for d in &spec.disks {
@@ -57,7 +60,7 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
         tier: spec.tier.map(Into::into),
         // Somebody may be there to keep up with; a file has time.
         pace: !matches!(spec.console, ConsoleSpec::File { .. }),
-        restore: None,
+        restore,
         placement,
         console: ConsoleFds { input, output: theirs },
         disks: disks.iter().map(|d| Box::new(d.clone()) as Box<dyn Disk>).collect(),
@@ -68,9 +71,14 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
     let machine = strata_machine::build(&machine_spec, resources)?;
     notes.extend(machine.note().map(paragraph));
     let paths: Vec<_> = spec.disks.iter().map(|d| d.path.clone()).collect();
+    let to_flush = Mutex::new(disks.clone());
     let flush = move || paths.iter().zip(disks).filter_map(|(path, disk)| close(path, disk)).collect();
     Ok(Assembled {
-        machine: Box::new(Real { tier: machine.tier().name(), machine: RwLock::new(Some(machine)) }),
+        machine: Box::new(Real {
+            tier: machine.tier().name(),
+            disks: to_flush,
+            machine: RwLock::new(Some(machine)),
+        }),
         console: ours,
         flush: Box::new(flush),
         notes,
@@ -99,12 +107,34 @@ fn source(path: Option<&Path>, what: &str) -> Result<Option<Source>> {
     Ok(Some(Source { file, name }))
 }
 
+/// The moment that is saved in `dir`, checked, with its memory mapped.
+fn restore(dir: &Path, spec: &VmmSpec) -> Result<Restore> {
+    let set = SetReader::open(dir)?;
+    let m = &set.manifest().machine;
+    if (m.cpus, m.memory) != (spec.cpus, spec.memory) {
+        let text = format!(
+            "What is saved in {} is of a machine with {} CPUs and {} MiB; {} has {} and {}.",
+            dir.display(),
+            m.cpus,
+            m.memory >> 20,
+            spec.name,
+            spec.cpus,
+            spec.memory >> 20
+        );
+        return Err(Error::new(Kind::BadInput, text));
+    }
+    Ok(Restore { ram: set.layer().map(strata_machine::ram_base())?, state: set.state().to_vec() })
+}
+
 fn open_disk(d: &DiskSpec, instance: &str) -> Result<OpenDisk> {
     let options = OpenOptions {
         format: d.format.map(Into::into),
         read_only: d.read_only,
         chain: match &d.base {
-            Some((path, format)) => Chain::Given(vec![(path.clone(), (*format).into())]),
+            Some((path, format)) => {
+                let layers = d.layers.iter().map(|l| (l.clone(), strata_block::Format::Qcow2));
+                Chain::Given(layers.chain([(path.clone(), (*format).into())]).collect())
+            }
             None => Chain::SameDirectory,
         },
         ..OpenOptions::new(&d.path, instance)
@@ -216,6 +246,8 @@ fn close(path: &Path, mut disk: SharedDisk) -> Option<String> {
 /// The machine, until it is released.
 struct Real {
     tier: &'static str,
+    /// Until it is released, when somebody else flushes and closes them.
+    disks: Mutex<Vec<SharedDisk>>,
     machine: RwLock<Option<Machine>>,
 }
 
@@ -257,6 +289,21 @@ impl MachineControl for Real {
     fn tier(&self) -> &'static str {
         self.tier
     }
+    fn flush(&self) -> Result<()> {
+        for disk in self.disks.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            if !disk.read_only {
+                disk.flush().map_err(|e| Error::io("make a disk durable", e))?;
+            }
+        }
+        Ok(())
+    }
+    fn save(&self, dir: &Path) -> Result<SetWriter> {
+        let gone = Error::new(Kind::Refused, "The machine has ended.");
+        self.with(Err(gone), |m| {
+            let state = m.save_state().map_err(|e| Error::new(Kind::Refused, paragraph(&e.to_string())))?;
+            Ok(SetWriter::copy(dir, m.ram(), &state)?)
+        })
+    }
     fn wait(&self) -> Outcome {
         match self.with(Exit::Stopped, Machine::wait) {
             Exit::PowerOff(code) => Outcome::PowerOff { code },
@@ -267,6 +314,7 @@ impl MachineControl for Real {
     fn release(&self) {
         // Dropping it joins its threads, and so closes its end of the console after the last output.
         drop(self.machine.write().unwrap_or_else(PoisonError::into_inner).take());
+        self.disks.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -278,6 +326,7 @@ impl From<BuildError> for Error {
             BuildError::Load(LoadError::Read { .. }) => Kind::Io,
             BuildError::Load(LoadError::NotBootable { .. } | LoadError::CutShort { .. }) => Kind::BadInput,
             BuildError::Load(LoadError::NoRoom { .. }) => Kind::Config,
+            BuildError::State(_) => Kind::BadInput,
             BuildError::Memory(_) | BuildError::Device(_) | BuildError::Thread(_) => Kind::Host,
             BuildError::Tree(_) | BuildError::Bus(_) => Kind::Internal,
         };
@@ -327,6 +376,7 @@ mod tests {
             read_only: false,
             format: Some(crate::DiskFormat::Raw),
             base: None,
+            layers: vec![],
         };
         let held = open_disk(&spec, "other").unwrap();
         let e = refused(|s| {

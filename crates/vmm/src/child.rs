@@ -152,6 +152,10 @@ fn prepare(spec: &VmmSpec, assemble: impl FnOnce(&VmmSpec) -> Result<Assembled>)
             }
         })
         .map_err(|e| Error::io("start the thread for signals", e))?;
+    if let Some(dir) = spec.instance_dir.as_ref().filter(|_| spec.restore.is_some()) {
+        // Before its first instruction: what it writes from now on does not fit what was saved.
+        instances::saved::use_up(dir)?;
+    }
     server
         .shared
         .machine
@@ -237,19 +241,21 @@ impl Vmm {
         }
         let machine = server.shared.machine.clone();
         let outcome = match machine.wait() {
+            Outcome::Stopped { .. } if server.suspended() => Outcome::Suspended { name: spec.name.clone() },
             Outcome::Stopped { .. } => {
                 Outcome::Stopped { by: server.stopped_by().unwrap_or_else(|| "the host".into()) }
             }
             other => other,
         };
         machine.release();
-        let patience = matches!(outcome, Outcome::Stopped { .. }).then_some(LAST_OUTPUT);
+        let patience =
+            matches!(outcome, Outcome::Stopped { .. } | Outcome::Suspended { .. }).then_some(LAST_OUTPUT);
         hub.finish(patience);
         let mut problems = flush();
         // From here on no one new finds us, and what we held is free.
         server.close();
         drop((console, name));
-        if let Some(dir) = spec.instance_dir.as_ref().filter(|_| spec.ephemeral)
+        if let Some(dir) = spec.instance_dir.as_ref().filter(|_| spec.ephemeral && !server.suspended())
             && let Err(e) = instances::remove_ended(dir)
         {
             problems.push(e.message);

@@ -176,6 +176,16 @@ impl Client {
         self.typed(value)
     }
 
+    /// Saves it into its instance and ends it; returns as [`Client::stop`] does. If it cannot be saved it goes on.
+    ///
+    /// # Errors
+    /// Why it cannot be saved; `Died`.
+    pub fn suspend(&mut self, progress: &mut dyn FnMut(&str)) -> Result<ExitReport> {
+        let id = self.send(method::SUSPEND, Value::Null, &[])?;
+        let (value, _) = self.answer(id, progress)?;
+        self.typed(value)
+    }
+
     /// Waits until it has ended.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! What the control server needs of a machine. `strata_machine::Machine` is one; tests have their own.
 
-use crate::exit::Outcome;
+use crate::exit::{Error, Kind, Outcome};
+use std::path::Path;
+use strata_snapshot::SetWriter;
 
 /// A machine, as it is driven from outside.
 pub trait MachineControl: Send + Sync {
@@ -30,6 +32,21 @@ pub trait MachineControl: Send + Sync {
     fn phase(&self) -> &'static str;
     /// How its guest code is run: a word.
     fn tier(&self) -> &'static str;
+    /// Makes durable what is on its disks. Only while it is paused.
+    ///
+    /// # Errors
+    /// A disk that cannot be flushed.
+    fn flush(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    /// Copies its memory and state into the new folder `dir`. Only while it is paused.
+    ///
+    /// # Errors
+    /// It is of a kind that cannot be saved, is not paused, or the host does not let it be written.
+    fn save(&self, dir: &Path) -> Result<SetWriter, Error> {
+        let m = format!("This kind of machine cannot be saved to {}.", dir.display());
+        Err(Error::new(Kind::Refused, m))
+    }
     /// Waits until it has ended. The reason of a stop from the host is the caller's to know: `by` is empty.
     fn wait(&self) -> Outcome;
     /// After its end: frees all that it holds (threads, disks, its end of the console). What is asked of it later is

@@ -133,6 +133,11 @@ pub enum Outcome {
         /// By what: "`strata stop`", "SIGTERM".
         by: String,
     },
+    /// It was suspended: it goes on with `strata resume`.
+    Suspended {
+        /// Its name.
+        name: String,
+    },
     /// No hart can go on.
     Stuck {
         /// Why, with registers.
@@ -158,6 +163,8 @@ impl ExitReport {
             Outcome::PowerOff { code: 0 } if !self.problems.is_empty() => Kind::Io.code(),
             Outcome::PowerOff { code } => u8::try_from(*code).unwrap_or(GUEST_MAX).min(GUEST_MAX),
             Outcome::Stopped { .. } => Kind::Stopped.code(),
+            Outcome::Suspended { .. } if self.problems.is_empty() => 0,
+            Outcome::Suspended { .. } => Kind::Io.code(),
             Outcome::Stuck { .. } => Kind::Stuck.code(),
         }
     }
@@ -168,6 +175,9 @@ impl ExitReport {
             Outcome::PowerOff { code: 0 } => Vec::new(),
             Outcome::PowerOff { code } => vec![format!("The guest powered off with code {code}.")],
             Outcome::Stopped { by } => vec![format!("The machine was stopped by {by}.")],
+            Outcome::Suspended { name } => {
+                vec![format!("The machine was suspended; `strata resume {name}` lets it go on.")]
+            }
             Outcome::Stuck { why } => vec![format!("The machine is stuck: {why}")],
         };
         parts.extend(self.problems.iter().cloned());

@@ -3,8 +3,9 @@
 //! ```text
 //! <home>/instances/.lock                     held while something is made, removed or swept
 //! <home>/instances/.new-*, .old-*            being made, being removed
-//! <home>/instances/<name>/instance.json      what it is made of
+//! <home>/instances/<name>/instance.json      what it is made of; replaced as a whole
 //!                         disk.qcow2         its writable layer over the image's disk, if the image has one
+//!                         saved-*            what it goes on from if it is suspended: see `saved.rs`
 //!                         lock               held (flock) by whoever makes, runs or removes it
 //! ```
 //! Invariants: under its name an instance is complete or not there, whenever a process or the host dies (made in a
@@ -14,6 +15,7 @@
 //! instance to its VMM, so that no moment is left in between.
 
 mod record;
+pub(crate) mod saved;
 
 pub use record::{InstanceRecord, NewInstance, SCHEMA};
 
@@ -263,7 +265,9 @@ impl Store {
         for entry in self.entries()? {
             if entry.starts_with(MAKING) || entry.starts_with(REMOVING) {
                 remove_tree(&self.dir.join(&entry))?;
-            } else if name::check_name(&entry).is_ok() && self.read(&entry).is_ok_and(|r| r.ephemeral) {
+            } else if name::check_name(&entry).is_ok()
+                && self.read(&entry).is_ok_and(|r| r.ephemeral && r.suspended.is_none())
+            {
                 let dir = self.dir.join(&entry);
                 if let Some(_lock) = lock_file(&dir, true)? {
                     remove_instance(&dir)?;
@@ -295,10 +299,11 @@ impl Instance {
     pub fn spec(&self) -> VmmSpec {
         let r = self.record.clone();
         let layer = r.base.map(|base| DiskSpec {
-            path: self.dir.join(LAYER),
+            path: self.dir.join(&r.layer),
             read_only: false,
             format: Some(DiskFormat::Qcow2),
             base: Some(base),
+            layers: r.layers.iter().map(|l| self.dir.join(l)).collect(),
         });
         VmmSpec {
             image: r.image,
@@ -315,6 +320,7 @@ impl Instance {
             mac: r.mac,
             instance_dir: Some(self.dir.clone()),
             ephemeral: r.ephemeral,
+            restore: r.suspended.map(|s| self.dir.join(s)),
             ..VmmSpec::new(r.name)
         }
     }

@@ -74,11 +74,15 @@ pub struct DiskSpec {
     /// from the disk's own directory.
     #[serde(default)]
     pub base: Option<(PathBuf, DiskFormat)>,
+    /// Further qcow2 layers between the disk and `base`, nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<PathBuf>,
 }
 
 impl DiskSpec {
     pub(crate) fn make_absolute(&mut self) -> Result<()> {
         make_absolute(&mut self.path)?;
+        self.layers.iter_mut().try_for_each(make_absolute)?;
         self.base.iter_mut().try_for_each(|(path, _)| make_absolute(path))
     }
 }
@@ -181,6 +185,9 @@ pub struct VmmSpec {
     /// Whether that folder is removed at the end.
     #[serde(default)]
     pub ephemeral: bool,
+    /// The saved set to go on from, in that folder; it is used up by the start. Absent, it is power-on.
+    #[serde(default)]
+    pub restore: Option<PathBuf>,
 }
 
 impl VmmSpec {
@@ -207,6 +214,7 @@ impl VmmSpec {
             foreground: false,
             instance_dir: None,
             ephemeral: false,
+            restore: None,
         }
     }
 
@@ -216,7 +224,13 @@ impl VmmSpec {
     /// `Config` for an empty path, or what the host answers about the current folder.
     pub fn absolute(&self) -> Result<VmmSpec> {
         let mut spec = self.clone();
-        let files = [&mut spec.firmware, &mut spec.kernel, &mut spec.initrd, &mut spec.instance_dir];
+        let files = [
+            &mut spec.firmware,
+            &mut spec.kernel,
+            &mut spec.initrd,
+            &mut spec.instance_dir,
+            &mut spec.restore,
+        ];
         files.into_iter().flatten().try_for_each(make_absolute)?;
         spec.disks.iter_mut().try_for_each(DiskSpec::make_absolute)?;
         if let ConsoleSpec::File { path } | ConsoleSpec::Socket { path } = &mut spec.console {
@@ -378,7 +392,13 @@ mod tests {
         let mut s = good();
         s.initrd = Some("i".into());
         s.console = ConsoleSpec::File { path: "../c".into() };
-        s.disks.push(DiskSpec { path: "d".into(), read_only: false, format: None, base: None });
+        s.disks.push(DiskSpec {
+            path: "d".into(),
+            read_only: false,
+            format: None,
+            base: None,
+            layers: vec![],
+        });
         let s = s.absolute().unwrap();
         let here = std::env::current_dir().unwrap();
         assert_eq!((s.kernel.unwrap(), s.initrd.unwrap()), ("/k".into(), here.join("i")));
@@ -391,7 +411,13 @@ mod tests {
     fn spec_survives_json() {
         let mut s = good();
         let base = Some((PathBuf::from("/i/disk.raw"), DiskFormat::Raw));
-        s.disks.push(DiskSpec { path: "/d".into(), read_only: true, format: Some(DiskFormat::Qcow2), base });
+        s.disks.push(DiskSpec {
+            path: "/d".into(),
+            read_only: true,
+            format: Some(DiskFormat::Qcow2),
+            base,
+            layers: vec![],
+        });
         let json = serde_json::to_string(&s).unwrap();
         assert_eq!(serde_json::from_str::<VmmSpec>(&json).unwrap(), s);
     }

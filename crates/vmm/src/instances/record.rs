@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The schema of [`InstanceRecord`] that this program writes.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// What an instance is made of. Fields are only ever added, with a default; `schema` counts changes that an older
 /// program must not pass over.
@@ -50,6 +50,12 @@ pub struct InstanceRecord {
     /// The read-only disk which its own layer is over: the image's.
     #[serde(default)]
     pub base: Option<(PathBuf, DiskFormat)>,
+    /// The file of its writable layer, in its folder.
+    #[serde(default = "first_layer", skip_serializing_if = "is_first_layer")]
+    pub layer: String,
+    /// Layers under that one that snapshots have left, in its folder, nearest first. They never change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
     /// Further disks.
     #[serde(default)]
     pub disks: Vec<DiskSpec>,
@@ -57,6 +63,20 @@ pub struct InstanceRecord {
     pub net: NetSpec,
     /// The card's Ethernet address.
     pub mac: [u8; 6],
+    /// Where it goes on from: a saved set in its folder. Absent, it is power-on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<String>,
+    /// The snapshot, by id, that its present state comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+}
+
+fn first_layer() -> String {
+    super::LAYER.to_owned()
+}
+
+fn is_first_layer(name: &String) -> bool {
+    name == super::LAYER
 }
 
 /// What a new instance is to be. Paths are recorded as absolute ones.
@@ -107,7 +127,7 @@ impl InstanceRecord {
             None => (name, u64::from_le_bytes(name::random::<8>()?)),
         };
         Ok(InstanceRecord {
-            schema: SCHEMA,
+            schema: 1,
             name: name.to_owned(),
             created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             ephemeral: new.ephemeral,
@@ -121,9 +141,13 @@ impl InstanceRecord {
             kernel: new.kernel,
             initrd: new.initrd,
             base: new.base,
+            layer: first_layer(),
+            layers: Vec::new(),
             disks: new.disks,
             net: new.net,
             mac: name::mac_for(salted, salt),
+            suspended: None,
+            at: None,
         })
     }
 
@@ -139,13 +163,29 @@ impl InstanceRecord {
                 record.schema
             ));
         }
+        // Names of files in its folder, and of nothing else.
+        let files = [&record.layer].into_iter().chain(&record.layers).chain(&record.suspended);
+        if let Some(name) = files.into_iter().find(|n| n.contains('/') || n.starts_with('.') || n.is_empty())
+        {
+            return Err(format!("`{name}` is no name of a file in its folder"));
+        }
         Ok(record)
+    }
+
+    /// The least schema that says what it says: an older program must not run it without its layers, or from power-on.
+    fn least_schema(&self) -> u32 {
+        if self.suspended.is_some() || !self.layers.is_empty() || !is_first_layer(&self.layer) {
+            2
+        } else {
+            1
+        }
     }
 
     /// As JSON, with a final newline.
     pub fn bytes(&self) -> Vec<u8> {
         // Every key is a string and every path came from JSON or was checked: it cannot fail.
-        let mut text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        let record = InstanceRecord { schema: self.schema.max(self.least_schema()), ..self.clone() };
+        let mut text = serde_json::to_vec_pretty(&record).unwrap_or_default();
         text.push(b'\n');
         text
     }

@@ -107,7 +107,12 @@ impl Connection {
                 p.subscribers.push((self.id, self.sender.clone()));
                 Ok((Value::Null, None))
             }
-            method::PAUSE | method::UNPAUSE | method::RESET | method::STOP | method::WAIT => {
+            method::PAUSE
+            | method::UNPAUSE
+            | method::RESET
+            | method::STOP
+            | method::SUSPEND
+            | method::WAIT => {
                 if self.owner && matches!(method, method::STOP | method::WAIT) {
                     // Whoever waits has its console, or wants none.
                     self.shared.hub.no_primary();
@@ -154,7 +159,7 @@ impl Connection {
             jobs.insert(id, cancelled.clone());
         }
         self.shared.lock().jobs += 1;
-        let tells = matches!(method.as_str(), method::STOP | method::WAIT);
+        let tells = matches!(method.as_str(), method::STOP | method::SUSPEND | method::WAIT);
         let (sender, shared, jobs) = (self.sender.clone(), self.shared.clone(), self.jobs.clone());
         let connection = self.id;
         let spawned = std::thread::Builder::new().name("job".into()).spawn(move || {
@@ -192,13 +197,18 @@ fn respond(sender: &Sender, id: u64, answer: Answer) -> Result<(), WireError> {
 fn work(shared: &Shared, method: &str, cancelled: &AtomicBool, progress: impl Fn(&str)) -> Result<Value> {
     let refused = |why: String| Error::new(Kind::Refused, format!("{}.", why.trim_end_matches('.')));
     match method {
-        method::PAUSE => shared.machine.pause(),
-        method::UNPAUSE => shared.machine.unpause(),
-        method::RESET => shared.machine.reset(),
+        method::PAUSE => shared.in_turn(|m| m.pause()),
+        method::UNPAUSE => shared.in_turn(|m| m.unpause()),
+        method::RESET => shared.in_turn(|m| m.reset()),
         method::STOP => {
             progress("stopping the machine");
             shared.stop("`strata stop`");
             progress("flushing its disks");
+            return shared.wait(cancelled).map(|r| json!(r));
+        }
+        method::SUSPEND => {
+            progress("saving the machine");
+            shared.in_turn(|_| super::saving::suspend(shared))?;
             return shared.wait(cancelled).map(|r| json!(r));
         }
         _ => return shared.wait(cancelled).map(|r| json!(r)),

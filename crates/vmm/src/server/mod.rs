@@ -10,6 +10,7 @@
 //! read for [`SEND_LIMIT`] is disconnected.
 
 mod connection;
+mod saving;
 
 use crate::console::Hub;
 use crate::control::MachineControl;
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     begun: Instant,
     since: u64,
     progress: Mutex<Progress>,
+    /// Held by whoever makes the machine stand or go: a machine that is being saved must not be let go by another.
+    turn: Mutex<()>,
     changed: Condvar,
 }
 
@@ -57,6 +60,8 @@ pub(crate) struct Shared {
 struct Progress {
     ended: Option<ExitReport>,
     stopped_by: Option<String>,
+    /// It was saved, and ends for that.
+    suspended: bool,
     connections: Vec<Entry>,
     subscribers: Vec<(u64, Sender)>,
     next: u64,
@@ -105,6 +110,11 @@ impl Stopper {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn in_turn<R>(&self, f: impl FnOnce(&dyn MachineControl) -> R) -> R {
+        let _turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());
+        f(&*self.machine)
     }
 
     /// Asks for the machine's end; the first reason is the one reported.
@@ -222,6 +232,7 @@ impl Server {
             begun: Instant::now(),
             since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             progress: Mutex::default(),
+            turn: Mutex::default(),
             changed: Condvar::new(),
         });
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
@@ -251,6 +262,11 @@ impl Server {
     /// A handle that stops the machine from another thread.
     pub fn stopper(&self) -> Stopper {
         Stopper(self.shared.clone())
+    }
+
+    /// Whether it was saved before it ended.
+    pub fn suspended(&self) -> bool {
+        self.shared.lock().suspended
     }
 
     /// By whom it was stopped, if it was.

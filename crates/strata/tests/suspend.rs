@@ -1,0 +1,101 @@
+//! A machine that becomes files and a machine again, as a person uses it.
+
+mod common;
+
+use common::{Place, lives, until};
+use std::fs;
+use std::time::Instant;
+
+/// The one set that a suspended instance has.
+fn saved(place: &Place, name: &str) -> std::path::PathBuf {
+    let dir = place.home().join("instances").join(name);
+    let entries = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+    let is = |p: &std::path::PathBuf| p.file_name().unwrap().to_string_lossy().starts_with("saved-");
+    let sets: Vec<_> = entries.filter(is).collect();
+    assert_eq!(sets.len(), 1, "{sets:?}");
+    sets[0].clone()
+}
+
+#[test]
+fn a_suspended_machine_goes_on_where_it_was() {
+    let place = Place::with_busybox();
+    let disk = place.file("disk", "");
+    fs::File::options().write(true).open(&disk).unwrap().set_len(8 << 20).unwrap();
+    let mut c = place.open("run busybox --name web --memory 256M --disk disk");
+    c.wait_for("# ");
+    // What only memory knows: a shell's variable, a process, a file in RAM, a write that is still in the cache.
+    c.sh("x=$((6 * 7)); echo in memory > /tmp/file; echo on disk | dd of=/dev/vda conv=notrunc 2>/dev/null");
+    c.sh("n=0; while true; do n=$((n+1)); echo $n > /tmp/count; sleep 0.05; done & echo started");
+    let begun = Instant::now();
+    place.strata("suspend web").good();
+    eprintln!("suspended after {:?}", begun.elapsed());
+    let done = c.end();
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.err.contains("suspended") && done.err.contains("strata resume web"), "{done:?}");
+    assert!(place.running().is_empty());
+    assert!(place.strata("ps --all").good().lines().any(|l| l.starts_with("web") && l.contains("suspended")));
+    place.strata("start web").refused(82, &["web", "suspended", "strata resume web"]);
+
+    // Twice: the second time from memory that is mapped from the first.
+    for round in 0..2 {
+        let begun = Instant::now();
+        assert_eq!(place.strata("resume web").good(), "web\n");
+        eprintln!("resumed after {:?}", begun.elapsed());
+        place.strata("resume web").refused(69, &["web", "runs"]);
+        let mut c = place.open("console web");
+        c.send("");
+        c.wait_for("# ");
+        assert_eq!(c.sh("echo $x $(cat /tmp/file)"), "42 in memory");
+        let count = |c: &mut common::Console| c.sh("cat /tmp/count").parse::<u64>().unwrap_or(0);
+        let before = count(&mut c);
+        until("the process in the background counts on", || count(&mut c) > before);
+        assert_eq!(c.sh("head -c 7 /dev/vda"), "on disk");
+        // The network card works; flows that were open do not survive, and none was.
+        assert!(c.sh("ip -4 addr show dev eth0").contains("inet 10.0.2.15/24"));
+        if round == 0 {
+            place.strata("pause web").good();
+            place.strata("suspend web").good();
+            assert_eq!(c.end().code, Some(0));
+        } else {
+            c.sh("x=43; sync");
+            place.strata("stop web").good();
+        }
+    }
+    assert_eq!(&fs::read(&disk).unwrap()[..7], b"on disk");
+    place.strata("resume web").refused(82, &["web", "not suspended", "strata start web"]);
+    place.strata("delete web").good();
+    place.is_clean();
+}
+
+#[test]
+fn what_was_saved_is_checked_before_it_runs_and_can_be_thrown_away() {
+    let place = Place::with_busybox();
+    place.strata("run busybox --name web --memory 128M --net none --detach").good();
+    let vmm = place.vmm_of("web");
+    place.strata("suspend web").good();
+    until("its process is gone", || !lives(vmm));
+    let set = saved(&place, "web");
+    for file in ["manifest.json", "state", "memory"] {
+        let path = set.join(file);
+        let good = fs::read(&path).unwrap();
+        // Cut, and gone; put back it is whole again, but memory is then another file.
+        fs::File::options().write(true).open(&path).unwrap().set_len(good.len() as u64 / 2).unwrap();
+        place.strata("resume web").refused(65, &[file]);
+        fs::remove_file(&path).unwrap();
+        place.strata("resume web").refused(66, &[file]);
+        fs::write(&path, &good).unwrap();
+        if file == "memory" {
+            place.strata("resume web").refused(65, &["memory", "a copy"]);
+        }
+    }
+    assert!(place.running().is_empty(), "{:?}", place.running());
+    place.strata("suspend web").refused(66, &["web"]);
+    place.strata("stop web").good();
+    assert!(!set.exists());
+    let mut c = place.open("start web");
+    c.wait_for("# ");
+    c.send("poweroff");
+    assert_eq!(c.end().code, Some(0));
+    place.strata("delete web").good();
+    place.is_clean();
+}
