@@ -31,6 +31,11 @@ pub enum Command {
     Suspend(NameArg),
     /// Let a suspended machine go on, in the background
     Resume(NameArg),
+    /// Moments of a machine, kept to go back to
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Make a machine that goes on from another's snapshot, or from this moment, and run it in the background
+    Clone(CloneArgs),
     /// Stop a machine's processors, keeping its memory
     Pause(NameArg),
     /// Let a paused machine go on
@@ -182,6 +187,51 @@ pub struct DeleteArgs {
     /// The instances
     #[arg(required = true)]
     pub names: Vec<String>,
+    /// With their snapshots
+    #[arg(long)]
+    pub snapshots: bool,
+}
+
+/// A snapshot of an instance.
+#[derive(Args, Debug)]
+pub struct SnapshotArgs {
+    /// The instance
+    pub name: String,
+    /// The snapshot's name
+    pub tag: String,
+}
+
+/// `strata snapshot …`.
+#[derive(Subcommand, Debug)]
+pub enum SnapshotCommand {
+    /// Keep this moment of a running machine
+    Create(SnapshotArgs),
+    /// List an instance's snapshots
+    List(NameArg),
+    /// Show which snapshot came from which
+    Tree(NameArg),
+    /// Go back to a snapshot, in the background; what the machine is now is lost
+    Restore(SnapshotArgs),
+    /// Remove a snapshot; later ones stay
+    Delete(SnapshotArgs),
+    /// Check every byte of a snapshot's memory, and that its disk is there
+    Verify(SnapshotArgs),
+}
+
+/// `strata clone`.
+#[derive(Args, Debug)]
+pub struct CloneArgs {
+    /// The instance, with @TAG for one of its snapshots
+    #[arg(value_name = "NAME[@TAG]")]
+    pub source: String,
+    /// The new instance
+    pub new: String,
+    /// Network of the clone: `user` or `tap=NAME`
+    #[arg(long, value_name = "NET", value_parser = parse_net)]
+    pub net: Option<Net>,
+    /// Ports of this host for the clone, as for `strata run`; the source's stay the source's
+    #[arg(long, value_name = "H:G")]
+    pub forward: Vec<String>,
 }
 
 /// `strata image …`.

@@ -4,7 +4,7 @@
 //!  args        what can be said           run, start   from words to a running machine
 //!  terminal    a person at a console      manage       ps, stop, pause, console, delete
 //!  image       pull, list, show, ...      builder      the machine that builds images
-//!  doctor      what the host offers
+//!  doctor      what the host offers           snapshot     snapshots and clones
 //! ```
 //! Every command gives an exit code: 0, the guest's own (1 to 63), or Strata's by kind (64 to 99, see
 //! `docs/exit-codes.md`). An error is one paragraph on standard error.
@@ -16,6 +16,7 @@ mod doctor;
 mod image;
 mod manage;
 mod run;
+mod snapshot;
 mod start;
 mod terminal;
 
@@ -68,13 +69,15 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Start(args) => start::start(args),
         Command::Ps(args) => manage::ps(&args),
         Command::Stop(args) => manage::stop(&args.name, args.force),
+        Command::Snapshot(command) => snapshot::snapshot(command),
+        Command::Clone(args) => snapshot::clone(args),
         Command::Suspend(args) => manage::suspend(&args.name),
         Command::Resume(args) => start::resume(&args.name),
         Command::Pause(args) => manage::pause(&args.name),
         Command::Unpause(args) => manage::unpause(&args.name),
         Command::Reset(args) => manage::reset(&args.name),
         Command::Console(args) => manage::console(&args.name),
-        Command::Delete(args) => manage::delete(&args.names),
+        Command::Delete(args) => manage::delete(&args),
         Command::Image(command) => image::image(command),
         Command::Doctor => doctor::doctor(),
         Command::Completions { shell } => {

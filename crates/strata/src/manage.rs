@@ -1,6 +1,6 @@
 //! Commands on instances that exist: list, stop, pause, console, delete.
 
-use crate::args::PsArgs;
+use crate::args::{DeleteArgs, PsArgs};
 use crate::terminal::{self, End};
 use crate::{print, start};
 use std::fmt::Write;
@@ -187,10 +187,16 @@ pub fn console(name: &str) -> Result<u8> {
 }
 
 /// `strata delete NAME...`.
-pub fn delete(names: &[String]) -> Result<u8> {
+pub fn delete(args: &DeleteArgs) -> Result<u8> {
     let store = Store::open()?;
-    for name in names {
-        store.take(name)?.delete()?;
+    for name in &args.names {
+        let instance = store.take(name)?;
+        if !args.snapshots && !store.snapshots(name)?.is_empty() {
+            let m =
+                format!("{name} has snapshots: remove them with it by `strata delete --snapshots {name}`.");
+            return Err(Error::new(Kind::Refused, m));
+        }
+        instance.delete()?;
     }
     Ok(0)
 }

@@ -99,3 +99,69 @@ fn what_was_saved_is_checked_before_it_runs_and_can_be_thrown_away() {
     place.strata("delete web").good();
     place.is_clean();
 }
+
+#[test]
+fn snapshots_are_gone_back_to_and_cloned() {
+    let place = Place::with_busybox();
+    place.strata("run busybox --name web --memory 128M --detach").good();
+    let mut c = place.open("console web");
+    c.wait_for("# ");
+    c.sh("x=1; echo one > /tmp/file");
+    let begun = Instant::now();
+    place.strata("snapshot create web one").good();
+    eprintln!("snapshot after {:?}", begun.elapsed());
+    place.strata("snapshot create web one").refused(73, &["web", "one", "already"]);
+    // It went on; what is written now is gone after the way back.
+    c.sh("x=2; echo two > /tmp/file");
+    place.strata("snapshot create web two").good();
+    c.sh("x=3");
+    place.strata("snapshot verify web one").good();
+    assert!(place.strata("snapshot list web").good().contains("one"));
+    let begun = Instant::now();
+    assert_eq!(place.strata("snapshot restore web one").good(), "web\n");
+    eprintln!("restored after {:?}", begun.elapsed());
+    assert_eq!(c.end().code, Some(0));
+    let mut c = place.open("console web");
+    c.send("");
+    c.wait_for("# ");
+    assert_eq!(c.sh("echo $x $(cat /tmp/file)"), "1 one");
+    place.strata("snapshot create web branch").good();
+    assert_eq!(
+        place.strata("snapshot tree web").good(),
+        "one\n  branch  (the machine comes from here)\n  two\n"
+    );
+
+    // Clones beside their source, of a snapshot and of this moment; each goes its own way.
+    assert_eq!(place.strata("clone web@two other").good(), "other\n");
+    place.strata("clone web now").good();
+    place.strata("clone web@two other").refused(73, &["other", "exists"]);
+    let mut d = place.open("console other");
+    d.send("");
+    d.wait_for("# ");
+    assert_eq!(d.sh("echo $x $(cat /tmp/file)"), "2 two");
+    d.sh("echo other > /tmp/file");
+    let mut e = place.open("console now");
+    e.send("");
+    e.wait_for("# ");
+    assert_eq!(e.sh("echo $x"), "1");
+    assert_eq!(c.sh("cat /tmp/file"), "one");
+
+    // The source and its snapshots may go; the clone stays, and can be suspended.
+    place.strata("stop web").good();
+    place.strata("delete web").refused(82, &["web", "--snapshots"]);
+    place.strata("snapshot delete web two").good();
+    place.strata("snapshot restore web two").refused(66, &["web", "two"]);
+    place.strata("delete --snapshots web").good();
+    drop((d, e));
+    place.strata("suspend other").good();
+    place.strata("resume other").good();
+    let mut d = place.open("console other");
+    d.send("");
+    d.wait_for("# ");
+    assert_eq!(d.sh("cat /tmp/file"), "other");
+    for name in ["other", "now"] {
+        place.strata(&format!("stop {name}")).good();
+        place.strata(&format!("delete {name}")).good();
+    }
+    place.is_clean();
+}

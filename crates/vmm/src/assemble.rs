@@ -40,7 +40,7 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
         disks.push(SharedDisk {
             size: disk.size(),
             read_only: disk.read_only(),
-            disk: Arc::new(Mutex::new(disk)),
+            disk: Arc::new(Mutex::new(Some(disk))),
         });
     }
     let nics: Vec<Nic> = backend(&spec.net, spec.deterministic)?
@@ -76,6 +76,7 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
     Ok(Assembled {
         machine: Box::new(Real {
             tier: machine.tier().name(),
+            name: spec.name.clone(),
             disks: to_flush,
             machine: RwLock::new(Some(machine)),
         }),
@@ -195,12 +196,22 @@ impl Entropy for HostEntropy {
 struct SharedDisk {
     size: u64,
     read_only: bool,
-    disk: Arc<Mutex<OpenDisk>>,
+    /// None where it could not be opened again.
+    disk: Arc<Mutex<Option<OpenDisk>>>,
 }
 
 impl SharedDisk {
-    fn with<R>(&self, f: impl FnOnce(&mut OpenDisk) -> R) -> R {
-        f(&mut self.disk.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with(&self, f: impl FnOnce(&mut OpenDisk) -> std::io::Result<()>) -> std::io::Result<()> {
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        disk.as_mut().map_or_else(|| Err(std::io::Error::other("its file could not be opened again")), f)
+    }
+
+    /// Goes on with another file. The old one is let go of first, since the new one may stand on it.
+    fn switch(&self, to: &DiskSpec, instance: &str) -> Result<()> {
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(disk.take());
+        *disk = Some(open_disk(to, instance)?);
+        Ok(())
     }
 }
 
@@ -229,7 +240,11 @@ impl Disk for SharedDisk {
         self.with(|d| d.write_zeroes(offset, len, unmap))
     }
     fn abandon(&mut self) {
-        self.with(Disk::abandon);
+        // One that is gone needs no giving up.
+        let _ = self.with(|d| {
+            d.abandon();
+            Ok(())
+        });
     }
 }
 
@@ -246,6 +261,7 @@ fn close(path: &Path, mut disk: SharedDisk) -> Option<String> {
 /// The machine, until it is released.
 struct Real {
     tier: &'static str,
+    name: String,
     /// Until it is released, when somebody else flushes and closes them.
     disks: Mutex<Vec<SharedDisk>>,
     machine: RwLock<Option<Machine>>,
@@ -296,6 +312,10 @@ impl MachineControl for Real {
             }
         }
         Ok(())
+    }
+    fn switch_disk(&self, to: &DiskSpec) -> Result<()> {
+        let disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        disks.first().map_or(Ok(()), |d| d.switch(to, &self.name))
     }
     fn save(&self, dir: &Path) -> Result<SetWriter> {
         let gone = Error::new(Kind::Refused, "The machine has ended.");

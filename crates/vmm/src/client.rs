@@ -176,6 +176,14 @@ impl Client {
         self.typed(value)
     }
 
+    /// Takes a snapshot under `tag`; returns when it is durable. The machine goes on before that.
+    ///
+    /// # Errors
+    /// Why it cannot be taken; `Died`.
+    pub fn snapshot(&mut self, tag: &str) -> Result<()> {
+        self.call(method::SNAPSHOT, json!({ "tag": tag }), &[]).map(|_| ())
+    }
+
     /// Saves it into its instance and ends it; returns as [`Client::stop`] does. If it cannot be saved it goes on.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What the control server needs of a machine. `strata_machine::Machine` is one; tests have their own.
 
 use crate::exit::{Error, Kind, Outcome};
+use crate::spec::DiskSpec;
 use std::path::Path;
 use strata_snapshot::SetWriter;
 
@@ -45,6 +46,14 @@ pub trait MachineControl: Send + Sync {
     /// It is of a kind that cannot be saved, is not paused, or the host does not let it be written.
     fn save(&self, dir: &Path) -> Result<SetWriter, Error> {
         let m = format!("This kind of machine cannot be saved to {}.", dir.display());
+        Err(Error::new(Kind::Refused, m))
+    }
+    /// Goes on with another file for its first disk, which has the same content. Only while it is paused and flushed.
+    ///
+    /// # Errors
+    /// That file cannot be opened: the disk is gone until it is switched again.
+    fn switch_disk(&self, to: &DiskSpec) -> Result<(), Error> {
+        let m = format!("This kind of machine cannot be switched to {}.", to.path.display());
         Err(Error::new(Kind::Refused, m))
     }
     /// Waits until it has ended. The reason of a stop from the host is the caller's to know: `by` is empty.

@@ -6,6 +6,8 @@
 //! <home>/instances/<name>/instance.json      what it is made of; replaced as a whole
 //!                         disk.qcow2         its writable layer over the image's disk, if the image has one
 //!                         saved-*            what it goes on from if it is suspended: see `saved.rs`
+//!                         disk-*.qcow2       its layers since snapshots were taken: see `snapshots.rs`
+//!                         snapshots/<tag>    snapshots of it
 //!                         lock               held (flock) by whoever makes, runs or removes it
 //! ```
 //! Invariants: under its name an instance is complete or not there, whenever a process or the host dies (made in a
@@ -16,10 +18,11 @@
 
 mod record;
 pub(crate) mod saved;
+pub(crate) mod snapshots;
 
 pub use record::{InstanceRecord, NewInstance, SCHEMA};
 
-use crate::spec::{DiskFormat, DiskSpec, VmmSpec};
+use crate::spec::VmmSpec;
 use crate::{Error, Kind, Result, name};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, fstat, fsync, openat, statat};
 use rustix::io::Errno;
@@ -207,10 +210,16 @@ impl Store {
     /// # Errors
     /// `NotFound`; `InUse` if it runs; `BadInput` if its record cannot be read.
     pub fn take(&self, name: &str) -> Result<Instance> {
-        let record = self.read(name)?;
+        self.read(name)?;
         let dir = self.path(name)?;
         match lock_file(&dir, true)? {
-            Some(lock) => Ok(Instance { record, dir, lock, fresh: false }),
+            Some(lock) => {
+                // Whoever held it last may have died in the middle of something.
+                saved::tidy(&dir);
+                // Read again: it may have changed before the lock was ours.
+                let record = self.read(name)?;
+                Ok(Instance { record, dir, lock, fresh: false })
+            }
             None => {
                 let m = format!("The instance {name} runs: end it first with `strata stop {name}`.");
                 Err(Error::new(Kind::InUse, m))
@@ -298,13 +307,7 @@ impl Instance {
     /// What to run: its record as a spec, detached, console to whoever attaches.
     pub fn spec(&self) -> VmmSpec {
         let r = self.record.clone();
-        let layer = r.base.map(|base| DiskSpec {
-            path: self.dir.join(&r.layer),
-            read_only: false,
-            format: Some(DiskFormat::Qcow2),
-            base: Some(base),
-            layers: r.layers.iter().map(|l| self.dir.join(l)).collect(),
-        });
+        let layer = r.own_disk(&self.dir);
         VmmSpec {
             image: r.image,
             cpus: r.cpus,

@@ -111,6 +111,8 @@ pub mod method {
     /// Ends it after its disks are flushed; the guest is not told. Answered with the [`ExitReport`](super::ExitReport)
     /// when its name, disks and ports are free again.
     pub const STOP: &str = "stop";
+    /// Takes a snapshot; takes `tag`.
+    pub const SNAPSHOT: &str = "snapshot.create";
     /// Saves it into its instance, then ends it as [`STOP`] does.
     pub const SUSPEND: &str = "suspend";
     /// Answered with the [`ExitReport`](super::ExitReport) when the machine has ended.

@@ -190,6 +190,101 @@ fn a_kept_instance_is_driven_from_outside_and_runs_again() {
     store.take("web").unwrap().delete().unwrap();
 }
 
+/// Opens the instance's own disk as its machine would.
+fn own_disk(instance: &strata_vmm::Instance) -> strata_block::OpenDisk {
+    let d = instance.spec().disks.remove(0);
+    let (base, format) = d.base.unwrap();
+    let layers = d.layers.into_iter().map(|l| (l, strata_block::Format::Qcow2));
+    let chain = strata_block::Chain::Given(layers.chain([(base, format.into())]).collect());
+    strata_block::open::open(strata_block::OpenOptions {
+        chain,
+        ..strata_block::OpenOptions::new(d.path, "test")
+    })
+    .unwrap()
+}
+
+/// Writes a byte over the disk's first sector, or reads its first byte.
+fn sector(instance: &strata_vmm::Instance, write: Option<u8>) -> u8 {
+    let mut bytes = [write.unwrap_or(0); 512];
+    let mut disk = own_disk(instance);
+    let slice = vm_memory::VolatileSlice::from(&mut bytes[..]);
+    match write {
+        Some(_) => strata_block::Disk::write(&mut disk, 0, &[slice]).unwrap(),
+        None => strata_block::Disk::read(&mut disk, 0, &[slice]).unwrap(),
+    }
+    strata_block::Disk::flush(&mut disk).unwrap();
+    drop(disk);
+    bytes[0]
+}
+
+#[test]
+fn snapshots_hold_the_disk_of_their_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::at(dir.path().join("strata")).unwrap();
+    let store = Store::at(&dir.path().join("home")).unwrap();
+    store.create(new(dir.path(), Some("web"))).unwrap().keep();
+    // Power on, take a snapshot, and pull the plug; the console answers with the moment's own machine each time.
+    let run = |name: &str, tag: Option<&str>| {
+        let instance = store.take(name).unwrap();
+        let run = launcher(dir.path()).launch(&instance.spec(), Some(instance.lock())).unwrap();
+        drop((instance, run.client));
+        let mut c = Client::connect_in(&runtime, name).unwrap();
+        let mut console = UnixStream::from(c.attach_console().unwrap());
+        console.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        console.write_all(b"z").unwrap();
+        let mut seen = [0];
+        while seen[0] != b'z' {
+            console.read_exact(&mut seen).unwrap();
+        }
+        if let Some(tag) = tag {
+            c.snapshot(tag).unwrap();
+            assert_eq!(c.status().unwrap().phase, "running");
+            console.write_all(b"y").unwrap();
+            console.read_exact(&mut seen).unwrap();
+            assert_eq!(seen[0], b'y', "it goes on");
+            assert_eq!(c.snapshot(tag).unwrap_err().kind, Kind::CannotCreate);
+            assert_eq!(c.snapshot("../x").unwrap_err().kind, Kind::Config);
+        }
+        c.stop(&mut |_| ()).unwrap();
+    };
+    let take = |name: &str| store.take(name).unwrap();
+    sector(&take("web"), Some(1));
+    run("web", Some("one"));
+    assert_eq!(take("web").record().layers.len(), 1);
+    assert_eq!(sector(&take("web"), None), 1);
+    sector(&take("web"), Some(2));
+    run("web", Some("two"));
+    sector(&take("web"), Some(3));
+    assert_eq!(take("web").record().layers.len(), 2);
+
+    // Each way back has the disk of its moment, and a way forward.
+    for (tag, byte) in [("one", 1), ("two", 2), ("one", 1)] {
+        let mut web = take("web");
+        web.go_back(tag).unwrap();
+        assert_eq!(sector(&web, None), byte, "{tag}");
+        drop(web);
+        run("web", None);
+    }
+    // A clone's disk is its own, and needs nothing of its source's folder.
+    store.clone_from("web", "two", "other", None).unwrap().keep();
+    sector(&take("web"), Some(4));
+    store.delete_snapshot("web", "two").unwrap();
+    store.verify("web", "one", true).unwrap();
+    take("web").delete().unwrap();
+    assert_eq!(sector(&take("other"), None), 2);
+    run("other", Some("three"));
+    let mut layers: Vec<_> = fs::read_dir(dir.path().join("home/instances/other"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .filter(|n| n.ends_with(".qcow2"))
+        .collect();
+    assert_eq!(layers.len(), 4, "two of its source, the snapshot's, its own: {layers:?}");
+    store.delete_snapshot("other", "three").unwrap();
+    drop(take("other"));
+    layers.retain(|l| dir.path().join("home/instances/other").join(l).exists());
+    assert_eq!(layers.len(), 4, "those under its own stay");
+}
+
 #[test]
 fn bad_input_has_its_code_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 use crate::spec::{DiskFormat, DiskSpec, NetSpec, Tier, make_absolute};
 use crate::{Result, name};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The schema of [`InstanceRecord`] that this program writes.
@@ -170,6 +170,17 @@ impl InstanceRecord {
             return Err(format!("`{name}` is no name of a file in its folder"));
         }
         Ok(record)
+    }
+
+    /// Its writable layer, if the image has a disk, as a disk of the instance in `dir`.
+    pub(crate) fn own_disk(&self, dir: &Path) -> Option<DiskSpec> {
+        self.base.clone().map(|base| DiskSpec {
+            path: dir.join(&self.layer),
+            read_only: false,
+            format: Some(DiskFormat::Qcow2),
+            base: Some(base),
+            layers: self.layers.iter().map(|l| dir.join(l)).collect(),
+        })
     }
 
     /// The least schema that says what it says: an older program must not run it without its layers, or from power-on.

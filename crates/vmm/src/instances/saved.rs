@@ -60,12 +60,17 @@ pub(crate) fn use_up(dir: &Path) -> Result<()> {
 /// Removes what a dead process, or a moment that is over, has left in an instance's folder. For the holder of its lock.
 pub(crate) fn tidy(dir: &Path) {
     let (Ok(record), Ok(entries)) = (read_record(dir), fs::read_dir(dir)) else { return };
+    let needed = super::snapshots::needed(dir, &record);
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let set = name.starts_with(SAVED) && record.suspended.as_ref() != Some(&name);
+        // What stays is tried again next time.
         if set || name.starts_with(WRITING) {
-            // What stays is tried again next time.
             let _ = remove_tree(&entry.path());
+        }
+        // A snapshot that cannot be read may need any of them.
+        if name.ends_with(".qcow2") && needed.as_ref().is_ok_and(|n| !n.contains(&name)) {
+            let _ = fs::remove_file(entry.path());
         }
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::spec::NetSpec;
+use crate::spec::{DiskFormat, NetSpec};
 use std::time::{Duration, Instant};
 
 fn new(name: Option<&str>) -> NewInstance {

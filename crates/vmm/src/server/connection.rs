@@ -112,12 +112,13 @@ impl Connection {
             | method::RESET
             | method::STOP
             | method::SUSPEND
+            | method::SNAPSHOT
             | method::WAIT => {
                 if self.owner && matches!(method, method::STOP | method::WAIT) {
                     // Whoever waits has its console, or wants none.
                     self.shared.hub.no_primary();
                 }
-                return self.job(id, method.to_owned());
+                return self.job(id, method.to_owned(), params);
             }
             _ => {
                 let shown: String = method.chars().take(60).flat_map(char::escape_default).collect();
@@ -142,7 +143,7 @@ impl Connection {
         Ok((Value::Null, Some(fd)))
     }
 
-    fn job(&mut self, id: u64, method: String) -> Result<(), WireError> {
+    fn job(&mut self, id: u64, method: String, params: Value) -> Result<(), WireError> {
         let cancelled = Arc::new(AtomicBool::new(false));
         {
             let mut jobs = self.jobs.lock().unwrap_or_else(|e| e.into_inner());
@@ -163,7 +164,7 @@ impl Connection {
         let (sender, shared, jobs) = (self.sender.clone(), self.shared.clone(), self.jobs.clone());
         let connection = self.id;
         let spawned = std::thread::Builder::new().name("job".into()).spawn(move || {
-            let answer = work(&shared, &method, &cancelled, |note| {
+            let answer = work(&shared, (&method, &params), &cancelled, |note| {
                 // A client that does not read loses its connection at the answer.
                 let _ = sender.send(&Message::Progress { id, note: note.to_owned() }, &[]);
             });
@@ -194,7 +195,12 @@ fn respond(sender: &Sender, id: u64, answer: Answer) -> Result<(), WireError> {
     sender.send(&Message::Response { id, reply, fds: u8::from(!fds.is_empty()) }, &fds)
 }
 
-fn work(shared: &Shared, method: &str, cancelled: &AtomicBool, progress: impl Fn(&str)) -> Result<Value> {
+fn work(
+    shared: &Shared,
+    (method, params): (&str, &Value),
+    cancelled: &AtomicBool,
+    progress: impl Fn(&str),
+) -> Result<Value> {
     let refused = |why: String| Error::new(Kind::Refused, format!("{}.", why.trim_end_matches('.')));
     match method {
         method::PAUSE => shared.in_turn(|m| m.pause()),
@@ -205,6 +211,11 @@ fn work(shared: &Shared, method: &str, cancelled: &AtomicBool, progress: impl Fn
             shared.stop("`strata stop`");
             progress("flushing its disks");
             return shared.wait(cancelled).map(|r| json!(r));
+        }
+        method::SNAPSHOT => {
+            let tag = params.get("tag").and_then(Value::as_str).unwrap_or_default();
+            shared.in_turn(|_| super::saving::snapshot(shared, tag))?;
+            return Ok(Value::Null);
         }
         method::SUSPEND => {
             progress("saving the machine");

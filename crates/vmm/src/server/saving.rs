@@ -1,4 +1,4 @@
-//! Saving a running machine into its instance, to go on later.
+//! Saving a running machine into its instance: to go on later, or as a snapshot.
 //!
 //! The machine stands still from the first byte that is copied; whatever fails, it goes on as if nothing had been asked.
 
@@ -6,18 +6,16 @@ use super::Shared;
 use crate::InstanceRecord;
 use crate::exit::{Error, Kind, Result};
 use crate::instances::saved::{SAVED, WRITING, read_record, write_record};
+use crate::instances::snapshots::{SNAPSHOTS, fresh};
+use crate::name::check_name;
 use serde_json::json;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
-use strata_snapshot::{MachineRef, Manifest, new_id};
+use strata_snapshot::{DiskRef, MachineRef, Manifest, SetWriter};
 
 /// Saves the machine as what its instance goes on from, then ends it. In its turn: nobody else lets it go meanwhile.
 pub(super) fn suspend(shared: &Shared) -> Result<()> {
-    let dir = shared.spec.instance_dir.as_deref().ok_or_else(|| {
-        let m =
-            format!("The machine {} belongs to no instance: there is no place to save it.", shared.spec.name);
-        Error::new(Kind::Refused, m)
-    })?;
+    let dir = instance(shared)?;
     let ran = shared.machine.phase() == "running";
     let saved = still(shared).and_then(|()| save(shared, dir));
     if saved.is_err() {
@@ -33,6 +31,73 @@ pub(super) fn suspend(shared: &Shared) -> Result<()> {
     Ok(())
 }
 
+fn instance(shared: &Shared) -> Result<&Path> {
+    shared.spec.instance_dir.as_deref().ok_or_else(|| {
+        let m =
+            format!("The machine {} belongs to no instance: there is no place to save it.", shared.spec.name);
+        Error::new(Kind::Refused, m)
+    })
+}
+
+/// Takes a snapshot of the machine, which goes on as soon as memory is copied and its disk has a new layer. In its turn.
+pub(super) fn snapshot(shared: &Shared, tag: &str) -> Result<()> {
+    let (dir, name) = (instance(shared)?, &shared.spec.name);
+    check_name(tag)?;
+    let to = dir.join(SNAPSHOTS).join(tag);
+    if to.exists() {
+        let m = format!("{name} has a snapshot {tag} already: choose another tag, or delete that one.");
+        return Err(Error::new(Kind::CannotCreate, m));
+    }
+    if shared.spec.ephemeral {
+        let m = format!("{name} and all that belongs to it is removed when it ends: run it with a --name.");
+        return Err(Error::new(Kind::Refused, m));
+    }
+    if let Some(d) = shared.spec.disks.iter().find(|d| !d.read_only && !d.path.starts_with(dir)) {
+        let m = format!(
+            "{name} can write to {}, which is not its own: a snapshot cannot keep that disk as it is.",
+            d.path.display()
+        );
+        return Err(Error::new(Kind::Refused, m));
+    }
+    std::fs::create_dir_all(dir.join(SNAPSHOTS)).map_err(|e| Error::io("make the folder of snapshots", e))?;
+    let ran = shared.machine.phase() == "running";
+    let copied = still(shared).and_then(|()| copy(shared, dir, tag));
+    if ran {
+        // If it cannot go on it has ended meanwhile, and the snapshot is good all the same.
+        let _ = shared.machine.unpause();
+    }
+    let (writer, manifest) = copied?;
+    let id = manifest.id.clone();
+    writer.finish(manifest, &to)?;
+    let mut record = read_record(dir)?;
+    record.at = Some(id);
+    write_record(dir, &record)
+}
+
+/// What has to be done while it stands: memory and state are copied, and its disk gets a new layer over what is there.
+fn copy(shared: &Shared, dir: &Path, tag: &str) -> Result<(SetWriter, Manifest)> {
+    let id = fresh()?;
+    let old = read_record(dir)?;
+    let writer = shared.machine.save(&dir.join(format!("{WRITING}{id}")))?;
+    let mut record = old.clone();
+    if let Some(own) = old.own_disk(dir) {
+        record.layers.insert(0, std::mem::replace(&mut record.layer, format!("disk-{id}.qcow2")));
+        let new = dir.join(&record.layer);
+        strata_block::create_overlay(&new, &own.path, strata_block::Format::Qcow2, None)?;
+        let switched = record.own_disk(dir).map_or(Ok(()), |to| shared.machine.switch_disk(&to));
+        // The machine has not run since: the old layer is still all of its disk.
+        switched.and_then(|()| write_record(dir, &record)).or_else(|e| {
+            shared.machine.switch_disk(&own)?;
+            let _ = std::fs::remove_file(&new);
+            Err(e)
+        })?;
+    }
+    let mut manifest = manifest(shared, id, &record);
+    manifest.tag = tag.to_owned();
+    manifest.disks = vec![DiskRef { layers: record.layers, identity: None }];
+    Ok((writer, manifest))
+}
+
 /// Pauses it, and makes its disks durable.
 fn still(shared: &Shared) -> Result<()> {
     let refused = |why: &str| Error::new(Kind::Refused, format!("{}.", why.trim_end_matches('.')));
@@ -44,8 +109,7 @@ fn still(shared: &Shared) -> Result<()> {
 }
 
 fn save(shared: &Shared, dir: &Path) -> Result<()> {
-    let id = new_id().map_err(|e| Error::io("name a saved machine", e))?;
-    let id: String = id.iter().map(|b| format!("{b:02x}")).collect();
+    let id = fresh()?;
     let mut record = read_record(dir)?;
     let name = format!("{SAVED}{id}");
     let writer = shared.machine.save(&dir.join(format!("{WRITING}{id}")))?;

@@ -1,0 +1,128 @@
+//! Commands on snapshots, and clones.
+
+use crate::args::{CloneArgs, FrontArgs, Net, SnapshotCommand};
+use crate::manage::size;
+use crate::{print, start};
+use std::fmt::Write;
+use strata_vmm::{Client, Error, Instance, Kind, NetSpec, Result, Store};
+
+/// `strata snapshot …`.
+pub fn snapshot(command: SnapshotCommand) -> Result<u8> {
+    let store = Store::open()?;
+    match command {
+        SnapshotCommand::Create(a) => running(&store, &a.name)?.snapshot(&a.tag)?,
+        SnapshotCommand::List(a) => list(&store, &a.name)?,
+        SnapshotCommand::Tree(a) => tree(&store, &a.name)?,
+        SnapshotCommand::Restore(a) => return restore(&store, &a.name, &a.tag),
+        SnapshotCommand::Delete(a) => store.delete_snapshot(&a.name, &a.tag)?,
+        SnapshotCommand::Verify(a) => drop(store.verify(&a.name, &a.tag, true)?),
+    }
+    Ok(0)
+}
+
+/// A running machine's client.
+fn running(store: &Store, name: &str) -> Result<Client> {
+    let record = store.read(name)?;
+    Client::connect(name).map_err(|e| match e.kind {
+        Kind::NotFound => {
+            let verb = if record.suspended.is_some() { "resume" } else { "start" };
+            let m = format!("{name} does not run, and only a running machine has a moment to keep: `strata {verb} {name}`.");
+            Error::new(Kind::Refused, m)
+        }
+        _ => e,
+    })
+}
+
+fn list(store: &Store, name: &str) -> Result<()> {
+    let mut out = format!("{:20}  {:>10}  {:>8}  CREATED\n", "TAG", "MEMORY", "CPUS");
+    for (tag, manifest) in store.snapshots(name)? {
+        let _ = match manifest {
+            Ok(m) => writeln!(
+                out,
+                "{tag:20}  {:>10}  {:>8}  {}",
+                size(m.machine.memory),
+                m.machine.cpus,
+                age(m.created)
+            ),
+            Err(e) => writeln!(out, "{tag:20}  damaged: {e}"),
+        };
+    }
+    print(out.as_bytes());
+    Ok(())
+}
+
+fn age(created: u64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    format!("{}s ago", now.saturating_sub(created))
+}
+
+fn tree(store: &Store, name: &str) -> Result<()> {
+    let at = store.read(name)?.at;
+    let all: Vec<_> =
+        store.snapshots(name)?.into_iter().filter_map(|(tag, m)| Some((tag, m.ok()?))).collect();
+    let nodes: Vec<Node> =
+        all.iter().map(|(tag, m)| (tag.as_str(), m.id.as_str(), m.parent.as_deref())).collect();
+    let mut out = String::new();
+    // One whose parent was deleted is a root now.
+    let is_root = |p: Option<&str>| p.is_none_or(|p| !nodes.iter().any(|(_, id, _)| *id == p));
+    for node in nodes.iter().filter(|n| is_root(n.2)) {
+        branch(&nodes, node, at.as_deref(), 0, &mut out);
+    }
+    print(out.as_bytes());
+    Ok(())
+}
+
+/// Tag, id, and parent's id.
+type Node<'a> = (&'a str, &'a str, Option<&'a str>);
+
+fn branch(nodes: &[Node<'_>], node: &Node<'_>, at: Option<&str>, depth: usize, out: &mut String) {
+    let mark = if at == Some(node.1) { "  (the machine comes from here)" } else { "" };
+    let _ = writeln!(out, "{}{}{mark}", "  ".repeat(depth), node.0);
+    // Ids are fresh and parents older, so there is no ring; a forged one ends here.
+    if depth < nodes.len() {
+        nodes.iter().filter(|n| n.2 == Some(node.1)).for_each(|n| branch(nodes, n, at, depth + 1, out));
+    }
+}
+
+fn restore(store: &Store, name: &str, tag: &str) -> Result<u8> {
+    // Checked before anything is given up for it.
+    store.verify(name, tag, false)?;
+    match Client::connect(name) {
+        Ok(mut client) => drop(client.stop(&mut |_| {})?),
+        Err(e) if e.kind == Kind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let mut instance = store.take(name)?;
+    instance.go_back(tag)?;
+    detached(instance)
+}
+
+fn detached(instance: Instance) -> Result<u8> {
+    start::bring_up(instance, &FrontArgs { detach: true, console: None }, None)
+}
+
+/// `strata clone NAME[@TAG] NEW`.
+pub fn clone(args: CloneArgs) -> Result<u8> {
+    let store = Store::open()?;
+    let net = match args.net {
+        Some(Net::Tap(_) | Net::None) if !args.forward.is_empty() => {
+            let m = "--forward passes ports through user-mode networking; use it with --net user.";
+            return Err(Error::new(Kind::Usage, m));
+        }
+        Some(Net::Tap(name)) => Some(NetSpec::Tap { name }),
+        Some(Net::None) => Some(NetSpec::None),
+        Some(Net::User) => Some(NetSpec::User { forwards: args.forward }),
+        None if !args.forward.is_empty() => Some(NetSpec::User { forwards: args.forward }),
+        None => None,
+    };
+    if let Some((name, tag)) = args.source.split_once('@') {
+        return detached(store.clone_from(name, tag, &args.new, net)?);
+    }
+    // This moment: a snapshot that is gone when the clone has its own names for what is in it.
+    let (name, tag) = (&args.source, format!("for-{}", args.new));
+    running(&store, name)?.snapshot(&tag)?;
+    let made = store.clone_from(name, &tag, &args.new, net);
+    let removed = store.delete_snapshot(name, &tag);
+    let code = detached(made?)?;
+    removed.map(|()| code)
+}

@@ -1,0 +1,221 @@
+//! An instance's snapshots, what is made from them, and the layers of its disk.
+//!
+//! ```text
+//! snapshots/<tag>/           a set (`strata_snapshot`); it names layers of the instance's disk
+//! disk.qcow2, disk-*.qcow2   layers: the record names the writable one and those under it, a snapshot those it needs
+//! ```
+//! A layer that a snapshot or a record names as being under another never changes. One that nobody names is removed. A
+//! clone has links of its own to memory and layers, so that neither needs the other's folder.
+
+use super::saved::{SAVED, read_record, tidy, write_record};
+use super::{Instance, InstanceRecord, MAKING, REMOVING, Store, lock_file, remove_tree, sync_dir};
+use crate::spec::NetSpec;
+use crate::{Error, Kind, Result, name};
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+use strata_block::Format;
+use strata_snapshot::{Manifest, SetReader, link_set, new_id};
+
+/// The folder of an instance's snapshots, in its folder.
+pub(crate) const SNAPSHOTS: &str = "snapshots";
+
+/// A fresh name for a set or a layer.
+pub(crate) fn fresh() -> Result<String> {
+    let id = new_id().map_err(|e| Error::io("name a snapshot", e))?;
+    Ok(id.iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// All files of layers that the record or a snapshot in `dir` names.
+pub(crate) fn needed(dir: &Path, record: &InstanceRecord) -> Result<BTreeSet<String>> {
+    let mut all: BTreeSet<String> = record.layers.iter().chain([&record.layer]).cloned().collect();
+    for (_, manifest) in manifests(dir)? {
+        all.extend(manifest?.disks.into_iter().flat_map(|d| d.layers));
+    }
+    Ok(all)
+}
+
+/// Tag and manifest of each snapshot in an instance's folder, by tag.
+fn manifests(dir: &Path) -> Result<Vec<(String, Result<Manifest>)>> {
+    let at = dir.join(SNAPSHOTS);
+    let fail = |e| Error::io(format_args!("read {}", at.display()), e);
+    let entries = match fs::read_dir(&at) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(fail)?,
+    };
+    let mut tags = Vec::new();
+    for entry in entries {
+        tags.extend(entry.map_err(fail)?.file_name().into_string().ok().filter(|t| !t.starts_with('.')));
+    }
+    tags.sort_unstable();
+    Ok(tags
+        .into_iter()
+        .map(|t| (t.clone(), SetReader::manifest_of(&at.join(t)).map_err(Error::from)))
+        .collect())
+}
+
+/// Makes a writable layer over the first of `layers`, in `dir`; gives its name.
+fn layer_over(dir: &Path, layers: &[String], id: &str) -> Result<Option<String>> {
+    let Some(under) = layers.first() else { return Ok(None) };
+    let name = format!("disk-{id}.qcow2");
+    strata_block::create_overlay(&dir.join(&name), &dir.join(under), Format::Qcow2, None)?;
+    Ok(Some(name))
+}
+
+impl Store {
+    /// An instance's snapshots, by tag; one that is damaged as its error.
+    ///
+    /// # Errors
+    /// `NotFound`, or the folder cannot be read.
+    pub fn snapshots(&self, name: &str) -> Result<Vec<(String, Result<Manifest>)>> {
+        self.read(name)?;
+        manifests(&self.path(name)?)
+    }
+
+    fn snapshot(&self, name: &str, tag: &str) -> Result<PathBuf> {
+        self.read(name)?;
+        name::check_name(tag)?;
+        let dir = self.path(name)?.join(SNAPSHOTS).join(tag);
+        if !dir.exists() {
+            let m = format!("The instance {name} has no snapshot {tag}: see `strata snapshot list {name}`.");
+            return Err(Error::new(Kind::NotFound, m));
+        }
+        Ok(dir)
+    }
+
+    /// Checks a snapshot: manifest, state, index and that its disk's layers are there; with `pages`, all memory too.
+    ///
+    /// # Errors
+    /// `NotFound`; `BadInput` with what is wrong.
+    pub fn verify(&self, name: &str, tag: &str, pages: bool) -> Result<Manifest> {
+        let set = SetReader::open(&self.snapshot(name, tag)?)?;
+        let dir = self.path(name)?;
+        for layer in set.manifest().disks.iter().flat_map(|d| &d.layers) {
+            let path = dir.join(layer);
+            if layer.contains('/') || !path.is_file() {
+                let m = format!(
+                    "The snapshot {tag} of {name} needs the disk layer {}, which is not there.",
+                    path.display()
+                );
+                return Err(Error::new(Kind::BadInput, m));
+            }
+        }
+        if pages {
+            set.layer().verify()?;
+        }
+        Ok(set.manifest().clone())
+    }
+
+    /// Removes a snapshot, and the layers that nobody needs any more. Whatever was made from it stays.
+    ///
+    /// # Errors
+    /// `NotFound`, or what the host answers.
+    pub fn delete_snapshot(&self, name: &str, tag: &str) -> Result<()> {
+        let set = self.snapshot(name, tag)?;
+        let _guard = self.guard()?;
+        let dir = self.path(name)?;
+        let layers: Vec<String> = SetReader::manifest_of(&set)
+            .map(|m| m.disks.into_iter().flat_map(|d| d.layers).collect())
+            .unwrap_or_default();
+        let old = set.with_file_name(format!("{REMOVING}{tag}"));
+        remove_tree(&old)?;
+        let fail = |e| Error::io(format_args!("remove the snapshot {tag} of {name}"), e);
+        fs::rename(&set, &old).and_then(|()| sync_dir(set.parent().unwrap_or(&set))).map_err(fail)?;
+        remove_tree(&old)?;
+        // Only its own layers: others may be in the making. If something cannot be read, all stay.
+        if let Ok(needed) = read_record(&dir).and_then(|record| needed(&dir, &record)) {
+            for layer in layers.iter().filter(|l| !needed.contains(*l) && !l.contains('/')) {
+                let _ = fs::remove_file(dir.join(layer));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes an instance that goes on from another's snapshot, and holds its lock. It has its own links to memory and
+    /// disk, and `net` for a network.
+    ///
+    /// # Errors
+    /// `NotFound`; `BadInput` for a damaged snapshot; `CannotCreate` if `new` exists. Nothing is left behind.
+    pub fn clone_from(&self, source: &str, tag: &str, new: &str, net: Option<NetSpec>) -> Result<Instance> {
+        let (set, to, from) = (self.snapshot(source, tag)?, self.path(new)?, self.path(source)?);
+        let manifest = self.verify(source, tag, false)?;
+        let mut record: InstanceRecord = serde_json::from_value(manifest.instance.clone()).map_err(|e| {
+            Error::new(Kind::BadInput, format!("The snapshot {tag} of {source} has no usable record: {e}."))
+        })?;
+        record.net = match (net, &record.net) {
+            (Some(NetSpec::None), old) if *old != NetSpec::None => return Err(card(source, "has")),
+            (Some(new), NetSpec::None) if new != NetSpec::None => return Err(card(source, "has not")),
+            (Some(new), _) => new,
+            (None, NetSpec::Tap { name }) => {
+                let m =
+                    format!("{source} is on the interface {name}: say with --net where its clone is to be.");
+                return Err(Error::new(Kind::Config, m));
+            }
+            // Its ports on the host are the source's.
+            (None, NetSpec::User { .. }) => NetSpec::User { forwards: Vec::new() },
+            (None, NetSpec::None) => NetSpec::None,
+        };
+        let _guard = self.guard()?;
+        if to.exists() {
+            let m = format!("An instance named {new} exists already: choose another name.");
+            return Err(Error::new(Kind::CannotCreate, m));
+        }
+        let making = self.dir.join(format!("{MAKING}{new}"));
+        remove_tree(&making)?;
+        record.name = new.to_owned();
+        record.created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        record.ephemeral = false;
+        let made = (|| {
+            let fail = |e: std::io::Error| Error::io(format_args!("make the instance {new}"), e);
+            fs::DirBuilder::new().mode(0o700).create(&making).map_err(fail)?;
+            let lock =
+                lock_file(&making, true)?.ok_or_else(|| fail(std::io::ErrorKind::WouldBlock.into()))?;
+            for layer in manifest.disks.iter().flat_map(|d| &d.layers) {
+                fs::hard_link(from.join(layer), making.join(layer)).map_err(fail)?;
+            }
+            put_back(&making, &set, &manifest, &mut record)?;
+            fs::rename(&making, &to).and_then(|()| sync_dir(&self.dir)).map_err(fail)?;
+            Ok(Instance { record, dir: to.clone(), lock, fresh: true })
+        })();
+        if made.is_err() {
+            let _ = remove_tree(&making);
+        }
+        made
+    }
+}
+
+fn card(source: &str, has: &str) -> Error {
+    let m = format!("{source} {has} a network card, and so its clone: give a --net that fits.");
+    Error::new(Kind::Config, m)
+}
+
+/// Makes `record`, of the instance in `dir`, go on from the set: own names for its files, a new layer over its disk. The
+/// record is written last.
+fn put_back(dir: &Path, set: &Path, manifest: &Manifest, record: &mut InstanceRecord) -> Result<()> {
+    let id = fresh()?;
+    let saved = format!("{SAVED}{id}");
+    link_set(set, &dir.join(&saved))?;
+    let layers = manifest.disks.first().map(|d| d.layers.clone()).unwrap_or_default();
+    if let Some(layer) = layer_over(dir, &layers, &id)? {
+        (record.layer, record.layers) = (layer, layers);
+    }
+    (record.suspended, record.at) = (Some(saved), Some(manifest.id.clone()));
+    write_record(dir, record)
+}
+
+impl Instance {
+    /// Goes back to a snapshot: it then goes on from there. What it was before is lost, unless a snapshot has it.
+    ///
+    /// # Errors
+    /// `NotFound`; `BadInput` for a damaged snapshot: nothing has changed.
+    pub fn go_back(&mut self, tag: &str) -> Result<()> {
+        let store = Store { dir: self.dir.parent().unwrap_or(&self.dir).to_owned() };
+        let manifest = store.verify(&self.record.name, tag, false)?;
+        let set = self.dir.join(SNAPSHOTS).join(tag);
+        put_back(&self.dir, &set, &manifest, &mut self.record)?;
+        tidy(&self.dir);
+        Ok(())
+    }
+}
