@@ -35,7 +35,7 @@ fn what_is_built_answers_and_room_does_not() {
 
 #[test]
 fn the_order_of_states_is_fixed() {
-    let want = "hart0 hart1 syscon rtc clint plic uart0 virtio-mmio0 virtio-mmio1 virtio-mmio2 virtio-mmio3 \
+    let want = "hart0 hart1 syscon rtc vmgenid clint plic uart0 virtio-mmio0 virtio-mmio1 virtio-mmio2 virtio-mmio3 \
                 virtio-mmio4 virtio-mmio5 virtio-mmio6 virtio-mmio7";
     assert_eq!(RiscvVirt::parts_in_order(2).join(" "), want);
 }

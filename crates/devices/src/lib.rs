@@ -12,6 +12,7 @@ pub mod serial;
 pub mod syscon;
 pub mod uart16550;
 pub mod virtio;
+pub mod vmgenid;
 mod wake;
 mod worker;
 

@@ -29,8 +29,9 @@ use strata_devices::serial::{Serial, SerialLink, SerialWorker};
 use strata_devices::syscon::Syscon;
 use strata_devices::uart16550::Uart16550;
 use strata_devices::virtio::{self, Built, Doorbell, EmptySlot, Wiring};
+use strata_devices::vmgenid::VmGenId;
 use strata_devices::{Mmio, Shared, SystemSink, Worker};
-use strata_engine::{Bus, BusFault, Clock, CountedClock, GuestClock, IrqLine, Vcpu, VcpuShared};
+use strata_engine::{Bus, BusFault, Clock, CountedClock, Entropy, GuestClock, IrqLine, Vcpu, VcpuShared};
 use strata_memory::GuestRam;
 use strata_riscv::{CACHE_BLOCK, HartConfig, MMU_TYPE, isa_extensions_list, isa_string};
 
@@ -151,8 +152,10 @@ impl Builder {
 pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildError> {
     check(spec, &resources)?;
     let Resources { tier, pace, restore, placement, console, disks, nics, entropy, boot_entropy } = resources;
-    let (ram, state) = memory(spec, restore)?;
-    let (entropy, boot_entropy) = (Stream::new(entropy), Stream::new(boot_entropy));
+    let (ram, state, generation) = memory(spec, restore)?;
+    let (entropy, mut boot_entropy) = (Stream::new(entropy), Stream::new(boot_entropy));
+    let mut id = [0; 16];
+    boot_entropy.fill(&mut id);
     let counted = spec.deterministic.then(|| Counted {
         clock: Arc::new(CountedClock::new(NS_PER_INSN, WALL_START)),
         schedule: Arc::new(Schedule::new(spec.harts)),
@@ -210,7 +213,9 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
         Some(words) => (None, Some((words, input, output.try_clone().map_err(BuildError::Device)?))),
         None => (Some(input), None),
     };
-    let debug = add_platform(&mut b, &shared, (uart_input, output), &sink)?;
+    let vmgenid = VmGenId::new(id, b.line(PartId::VmGenId, 0));
+    let vmgenid = Arc::new(Mutex::new(vmgenid));
+    let debug = add_platform(&mut b, &shared, vmgenid.clone(), (uart_input, output), &sink)?;
     add_slots(&mut b, spec, disks, nics, Box::new(entropy))?;
     if let Some((words, input, output)) = htif {
         add_htif(&mut b, words, (input, output), &sink)?;
@@ -249,16 +254,24 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
     if let Some(state) = state {
         machine.load_state(&state)?;
     }
+    if let Some(id) = generation {
+        vmgenid.lock().unwrap_or_else(|e| e.into_inner()).renew(id);
+    }
     Ok(machine)
 }
 
+/// RAM, state, and new generation ID.
+type Begin = (GuestRam, Option<Vec<u8>>, Option<[u8; 16]>);
+
 /// RAM, and the state that belongs to it if it is not that of power-on.
-fn memory(spec: &MachineSpec, restore: Option<Restore>) -> Result<(GuestRam, Option<Vec<u8>>), BuildError> {
-    let Some(Restore { ram, state }) = restore else {
-        return Ok((GuestRam::single(RiscvVirt::ram_base(), spec.memory)?, None));
+fn memory(spec: &MachineSpec, restore: Option<Restore>) -> Result<Begin, BuildError> {
+    let Some(Restore { ram, state, generation }) = restore else {
+        return Ok((GuestRam::single(RiscvVirt::ram_base(), spec.memory)?, None, None));
     };
     match ram.regions() {
-        [r] if (r.gpa(), r.size()) == (RiscvVirt::ram_base(), spec.memory) => Ok((ram, Some(state))),
+        [r] if (r.gpa(), r.size()) == (RiscvVirt::ram_base(), spec.memory) => {
+            Ok((ram, Some(state), generation))
+        }
         _ => Err(BuildError::Spec("the saved memory is not as large as the machine's".into())),
     }
 }
@@ -301,6 +314,7 @@ fn check(spec: &MachineSpec, resources: &Resources) -> Result<(), BuildError> {
 fn add_platform(
     b: &mut Builder,
     shared: &[Arc<VcpuShared>],
+    vmgenid: Shared<VmGenId>,
     (input, output): (Option<OwnedFd>, OwnedFd),
     sink: &SystemSink,
 ) -> Result<Arc<dyn DebugConsole>, BuildError> {
@@ -310,6 +324,7 @@ fn add_platform(
     let rtc = Arc::new(Mutex::new(rtc));
     b.workers.push(Box::new(RtcWorker::new(rtc.clone())));
     b.add(PartId::Rtc, 0, rtc);
+    b.add(PartId::VmGenId, 0, vmgenid);
     b.add(PartId::Clint, 0, Arc::new(Mutex::new(Aclint::new(shared.to_vec(), clock))));
     b.add(PartId::Plic, 0, b.plic.clone());
 

@@ -9,6 +9,8 @@ use strata_state::{DETERMINISTIC, StateError, StateFile, StateHeader};
 
 /// The board of every machine here.
 const BOARD: &str = "riscv-virt";
+/// Parts that files of older builds lack: they stay as after power-on.
+const LATER: [&str; 1] = ["vmgenid"];
 /// The engine of every machine here.
 const ENGINE: &str = "soft";
 
@@ -31,7 +33,7 @@ impl Machine {
     /// It is damaged, or of another kind of machine, and then nothing has changed; or a part refuses its state, and then
     /// the machine must be reset or ended.
     pub fn load_state(&self, bytes: &[u8]) -> Result<(), StateError> {
-        let StateFile { header, parts } = StateFile::parse(bytes)?;
+        let StateFile { header, mut parts } = StateFile::parse(bytes)?;
         for (what, found, ours) in [("board", &header.board, BOARD), ("engine", &header.engine, ENGINE)] {
             if found != ours {
                 let why = format!("it is of a machine with {what} {found}, this one has {ours}");
@@ -43,6 +45,12 @@ impl Machine {
             let is = if theirs { "is" } else { "is not" };
             let why = format!("it is of a machine that {is} deterministic, unlike this one");
             return Err(StateError::Invalid { id: "state file".into(), why });
+        }
+        for part in self.parts().iter().filter(|p| LATER.contains(&p.name.as_str())) {
+            if !parts.iter().any(|(name, _)| *name == part.name) {
+                let now = part.part.lock().unwrap_or_else(|e| e.into_inner()).save();
+                parts.push((part.name.clone(), now));
+            }
         }
         self.load(&parts)
     }

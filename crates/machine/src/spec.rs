@@ -82,6 +82,8 @@ pub struct Restore {
     pub ram: GuestRam,
     /// What [`Machine::save_state`](crate::Machine::save_state) gave.
     pub state: Vec<u8>,
+    /// A new VM generation ID, for a machine that is a copy or goes back in time; none where it only goes on.
+    pub generation: Option<[u8; 16]>,
 }
 
 /// Host resources, all open.

@@ -140,6 +140,10 @@ fn snapshots_are_gone_back_to_and_cloned() {
     d.wait_for("# ");
     assert_eq!(d.sh("echo $x $(cat /tmp/file)"), "2 two");
     d.sh("echo other > /tmp/file");
+    // A copy is told that it is one, and its kernel then makes new randomness; so is a machine that went back.
+    let told = "dmesg | grep -c 'due to virtual machine fork' || true";
+    assert_eq!(d.sh(told), "1");
+    assert_eq!(c.sh(told), "1");
     let mut e = place.open("console now");
     e.send("");
     e.wait_for("# ");
@@ -159,6 +163,7 @@ fn snapshots_are_gone_back_to_and_cloned() {
     d.send("");
     d.wait_for("# ");
     assert_eq!(d.sh("cat /tmp/file"), "other");
+    assert_eq!(d.sh(told), "1", "one that only goes on is not told again");
     for name in ["other", "now"] {
         place.strata(&format!("stop {name}")).good();
         place.strata(&format!("delete {name}")).good();

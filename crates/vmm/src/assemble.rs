@@ -124,7 +124,8 @@ fn restore(dir: &Path, spec: &VmmSpec) -> Result<Restore> {
         );
         return Err(Error::new(Kind::BadInput, text));
     }
-    Ok(Restore { ram: set.layer().map(strata_machine::ram_base())?, state: set.state().to_vec() })
+    let generation = if spec.renewed { Some(random::<16>()?) } else { None };
+    Ok(Restore { generation, ram: set.layer().map(strata_machine::ram_base())?, state: set.state().to_vec() })
 }
 
 fn open_disk(d: &DiskSpec, instance: &str) -> Result<OpenDisk> {

@@ -323,6 +323,7 @@ impl Instance {
             mac: r.mac,
             instance_dir: Some(self.dir.clone()),
             ephemeral: r.ephemeral,
+            renewed: r.renewed,
             restore: r.suspended.map(|s| self.dir.join(s)),
             ..VmmSpec::new(r.name)
         }

@@ -188,6 +188,9 @@ pub struct VmmSpec {
     /// The saved set to go on from, in that folder; it is used up by the start. Absent, it is power-on.
     #[serde(default)]
     pub restore: Option<PathBuf>,
+    /// Whether it is a copy then, or has gone back in time, and is told so.
+    #[serde(default)]
+    pub renewed: bool,
 }
 
 impl VmmSpec {
@@ -215,6 +218,7 @@ impl VmmSpec {
             instance_dir: None,
             ephemeral: false,
             restore: None,
+            renewed: false,
         }
     }
 

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 /// Nodes that only QEMU's tree has: devices for which we keep room, or do without.
 const ONLY_QEMU: [&str; 6] =
     ["/pmu", "/fw-cfg@10100000", "/flash@20000000", "/platform-bus@4000000", "/soc/pci@30000000", "/aliases"];
-/// Nodes that only ours has: QEMU before version 8 names no console in `/aliases`.
-const ONLY_OURS: [&str; 1] = ["/aliases"];
+/// Nodes that only ours has: QEMU before version 8 names no console in `/aliases`, and none has a generation ID here.
+const ONLY_OURS: [&str; 2] = ["/aliases", "/soc/vmgenid@102000"];
 
 /// Properties in which the trees differ on purpose:
 /// - `model` names who made the machine; `riscv,isa*`, `mmu-type` and block sizes are our hart's, not QEMU's;

@@ -72,7 +72,7 @@ fn a_machine_begins_in_the_middle_over_a_file_of_memory() {
     let (ours, console) = Console::pair();
     let _output = ours.collect();
     let mut resources = resources_of(None, kernel_placement(&busy(HARTS.into(), 1000).image()), console);
-    resources.restore = Some(Restore { ram: restored, state });
+    resources.restore = Some(Restore { ram: restored, state, generation: None });
     let spec = crate::MachineSpec { deterministic: true, ..spec(HARTS) };
     let m = crate::build(&spec, resources).unwrap();
     assert_eq!(m.count(), Some(COUNT));

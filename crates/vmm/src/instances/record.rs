@@ -66,6 +66,9 @@ pub struct InstanceRecord {
     /// Where it goes on from: a saved set in its folder. Absent, it is power-on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspended: Option<String>,
+    /// Whether it is a copy then, or has gone back in time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renewed: bool,
     /// The snapshot, by id, that its present state comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
@@ -147,6 +150,7 @@ impl InstanceRecord {
             net: new.net,
             mac: name::mac_for(salted, salt),
             suspended: None,
+            renewed: false,
             at: None,
         })
     }

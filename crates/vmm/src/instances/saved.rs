@@ -51,6 +51,7 @@ pub(crate) fn write_record(dir: &Path, record: &InstanceRecord) -> Result<()> {
 pub(crate) fn use_up(dir: &Path) -> Result<()> {
     let mut record = read_record(dir)?;
     if record.suspended.take().is_some() {
+        record.renewed = false;
         write_record(dir, &record)?;
         tidy(dir);
     }
@@ -82,7 +83,7 @@ impl super::Instance {
     /// The host does not let the record be written.
     pub fn forget(&mut self) -> Result<()> {
         use_up(&self.dir)?;
-        self.record.suspended = None;
+        (self.record.suspended, self.record.renewed) = (None, false);
         Ok(())
     }
 }

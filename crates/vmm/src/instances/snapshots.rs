@@ -201,7 +201,7 @@ fn put_back(dir: &Path, set: &Path, manifest: &Manifest, record: &mut InstanceRe
     if let Some(layer) = layer_over(dir, &layers, &id)? {
         (record.layer, record.layers) = (layer, layers);
     }
-    (record.suspended, record.at) = (Some(saved), Some(manifest.id.clone()));
+    (record.suspended, record.renewed, record.at) = (Some(saved), true, Some(manifest.id.clone()));
     write_record(dir, record)
 }
 
