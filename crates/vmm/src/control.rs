@@ -33,7 +33,7 @@ pub trait MachineControl: Send + Sync {
     fn phase(&self) -> &'static str;
     /// How its guest code is run: a word.
     fn tier(&self) -> &'static str;
-    /// Makes durable what is on its disks. Only while it is paused.
+    /// Makes durable what is on its disks.
     ///
     /// # Errors
     /// A disk that cannot be flushed.

@@ -60,13 +60,23 @@ pub(super) fn snapshot(shared: &Shared, tag: &str) -> Result<()> {
         return Err(Error::new(Kind::Refused, m));
     }
     std::fs::create_dir_all(dir.join(SNAPSHOTS)).map_err(|e| Error::io("make the folder of snapshots", e))?;
+    let (id, old) = (fresh()?, read_record(dir)?);
+    // While it runs yet: all that waits for the host's disks.
+    shared.machine.flush()?;
+    let record = with_new_layer(dir, &old, &id)?;
     let ran = shared.machine.phase() == "running";
-    let copied = still(shared).and_then(|()| copy(shared, dir, tag));
+    let copied = still(shared).and_then(|()| copy(shared, dir, &id, (&old, &record)));
+    if copied.is_err() && record != old && write_record(dir, &old).is_ok() {
+        let _ = std::fs::remove_file(dir.join(&record.layer));
+    }
     if ran {
         // If it cannot go on it has ended meanwhile, and the snapshot is good all the same.
         let _ = shared.machine.unpause();
     }
-    let (writer, manifest) = copied?;
+    let writer = copied?;
+    let mut manifest = manifest(shared, id, &old);
+    manifest.tag = tag.to_owned();
+    manifest.disks = vec![DiskRef { layers: record.layers.clone(), identity: None }];
     let id = manifest.id.clone();
     writer.finish(manifest, &to)?;
     let mut record = read_record(dir)?;
@@ -74,28 +84,33 @@ pub(super) fn snapshot(shared: &Shared, tag: &str) -> Result<()> {
     write_record(dir, &record)
 }
 
-/// What has to be done while it stands: memory and state are copied, and its disk gets a new layer over what is there.
-fn copy(shared: &Shared, dir: &Path, tag: &str) -> Result<(SetWriter, Manifest)> {
-    let id = fresh()?;
-    let old = read_record(dir)?;
-    let writer = shared.machine.save(&dir.join(format!("{WRITING}{id}")))?;
+/// Gives the instance's disk a new layer, which is empty yet: with it or without it the disk is the same, so the record
+/// may say so before the machine knows.
+fn with_new_layer(dir: &Path, old: &InstanceRecord, id: &str) -> Result<InstanceRecord> {
+    let Some(own) = old.own_disk(dir) else { return Ok(old.clone()) };
     let mut record = old.clone();
-    if let Some(own) = old.own_disk(dir) {
-        record.layers.insert(0, std::mem::replace(&mut record.layer, format!("disk-{id}.qcow2")));
-        let new = dir.join(&record.layer);
-        strata_block::create_overlay(&new, &own.path, strata_block::Format::Qcow2, None)?;
-        let switched = record.own_disk(dir).map_or(Ok(()), |to| shared.machine.switch_disk(&to));
-        // The machine has not run since: the old layer is still all of its disk.
-        switched.and_then(|()| write_record(dir, &record)).or_else(|e| {
-            shared.machine.switch_disk(&own)?;
-            let _ = std::fs::remove_file(&new);
-            Err(e)
-        })?;
+    record.layers.insert(0, std::mem::replace(&mut record.layer, format!("disk-{id}.qcow2")));
+    let new = dir.join(&record.layer);
+    strata_block::create_overlay(&new, &own.path, strata_block::Format::Qcow2, None)?;
+    write_record(dir, &record).inspect_err(|_| {
+        let _ = std::fs::remove_file(&new);
+    })?;
+    Ok(record)
+}
+
+/// What has to be done while it stands: memory and state are copied, and it goes on with the new layer of its disk.
+fn copy(
+    shared: &Shared,
+    dir: &Path,
+    id: &str,
+    (old, new): (&InstanceRecord, &InstanceRecord),
+) -> Result<SetWriter> {
+    let writer = shared.machine.save(&dir.join(format!("{WRITING}{id}")))?;
+    if let (Some(old), Some(new)) = (old.own_disk(dir), new.own_disk(dir)) {
+        // It has not run since: the old layer is still all of its disk.
+        shared.machine.switch_disk(&new).or_else(|e| shared.machine.switch_disk(&old).and(Err(e)))?;
     }
-    let mut manifest = manifest(shared, id, &record);
-    manifest.tag = tag.to_owned();
-    manifest.disks = vec![DiskRef { layers: record.layers, identity: None }];
-    Ok((writer, manifest))
+    Ok(writer)
 }
 
 /// Pauses it, and makes its disks durable.
