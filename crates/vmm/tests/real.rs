@@ -286,6 +286,46 @@ fn snapshots_hold_the_disk_of_their_moment() {
 }
 
 #[test]
+fn a_machine_may_be_killed_while_it_is_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::at(dir.path().join("strata")).unwrap();
+    let store = Store::at(&dir.path().join("home")).unwrap();
+    store.create(new(dir.path(), Some("web"))).unwrap().keep();
+    sector(&store.take("web").unwrap(), Some(7));
+    let (mut acknowledged, mut resumed) = (Vec::new(), 0);
+    for round in 0..16u64 {
+        let instance = store.take("web").unwrap();
+        resumed += u32::from(instance.record().suspended.is_some());
+        let run = launcher(dir.path()).launch(&instance.spec(), Some(instance.lock())).unwrap();
+        drop((instance, run.client));
+        let mut c = Client::connect_in(&runtime, "web").unwrap();
+        let asked = std::thread::spawn(move || match round % 2 {
+            0 => c.snapshot(&format!("s{round}")).is_ok().then(|| format!("s{round}")),
+            _ => c.suspend(&mut |_| {}).is_err().then(String::new),
+        });
+        std::thread::sleep(Duration::from_micros(round * 26_417 % 120_000));
+        // It may have ended by itself.
+        let _ = runtime.kill("web");
+        acknowledged.extend(asked.join().unwrap().filter(|tag| !tag.is_empty()));
+        let until = Instant::now() + Duration::from_secs(20);
+        while store.list().unwrap()[0].in_use && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Whole under its name, or not there; what was acknowledged is there, and the disk is what it was.
+        let web = store.take("web").unwrap();
+        assert_eq!(sector(&web, None), 7);
+        drop(web);
+        let tags: Vec<_> = store.snapshots("web").unwrap().into_iter().map(|(tag, _)| tag).collect();
+        tags.iter().for_each(|tag| drop(store.verify("web", tag, true).unwrap()));
+        assert!(acknowledged.iter().all(|tag| tags.contains(tag)), "{acknowledged:?} {tags:?}");
+        let left = fs::read_dir(dir.path().join("home/instances/web")).unwrap();
+        let left: Vec<_> = left.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(!left.iter().any(|n| n.starts_with(".new-")), "{left:?}");
+    }
+    eprintln!("{} snapshots, resumed {resumed} times", acknowledged.len());
+}
+
+#[test]
 fn bad_input_has_its_code_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = Runtime::at(dir.path().join("strata")).unwrap();
