@@ -10,7 +10,7 @@ use strata_vmm::{Client, Error, Instance, Kind, NetSpec, Result, Store};
 pub fn snapshot(command: SnapshotCommand) -> Result<u8> {
     let store = Store::open()?;
     match command {
-        SnapshotCommand::Create(a) => running(&store, &a.name)?.snapshot(&a.tag)?,
+        SnapshotCommand::Create(a) => running(&store, &a.name)?.snapshot(&a.tag, false)?,
         SnapshotCommand::List(a) => list(&store, &a.name)?,
         SnapshotCommand::Tree(a) => tree(&store, &a.name)?,
         SnapshotCommand::Restore(a) => return restore(&store, &a.name, &a.tag),
@@ -120,7 +120,7 @@ pub fn clone(args: CloneArgs) -> Result<u8> {
     }
     // This moment: a snapshot that is gone when the clone has its own names for what is in it.
     let (name, tag) = (&args.source, format!("for-{}", args.new));
-    running(&store, name)?.snapshot(&tag)?;
+    running(&store, name)?.snapshot(&tag, true)?;
     let made = store.clone_from(name, &tag, &args.new, net);
     let removed = store.delete_snapshot(name, &tag);
     let code = detached(made?)?;

@@ -134,6 +134,7 @@ fn snapshots_are_gone_back_to_and_cloned() {
     // Clones beside their source, of a snapshot and of this moment; each goes its own way.
     assert_eq!(place.strata("clone web@two other").good(), "other\n");
     place.strata("clone web now").good();
+    assert!(place.strata("snapshot tree web").good().contains("branch  (the machine comes from here)"));
     place.strata("clone web@two other").refused(73, &["other", "exists"]);
     let mut d = place.open("console other");
     d.send("");

@@ -176,12 +176,13 @@ impl Client {
         self.typed(value)
     }
 
-    /// Takes a snapshot under `tag`; returns when it is durable. The machine goes on before that.
+    /// Takes a snapshot under `tag`; returns when it is durable. The machine goes on before that. One that is `passing`,
+    /// made for a clone and then removed, is no one's parent.
     ///
     /// # Errors
     /// Why it cannot be taken; `Died`.
-    pub fn snapshot(&mut self, tag: &str) -> Result<()> {
-        self.call(method::SNAPSHOT, json!({ "tag": tag }), &[]).map(|_| ())
+    pub fn snapshot(&mut self, tag: &str, passing: bool) -> Result<()> {
+        self.call(method::SNAPSHOT, json!({ "tag": tag, "passing": passing }), &[]).map(|_| ())
     }
 
     /// Saves it into its instance and ends it; returns as [`Client::stop`] does. If it cannot be saved it goes on.

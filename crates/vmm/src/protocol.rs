@@ -111,7 +111,7 @@ pub mod method {
     /// Ends it after its disks are flushed; the guest is not told. Answered with the [`ExitReport`](super::ExitReport)
     /// when its name, disks and ports are free again.
     pub const STOP: &str = "stop";
-    /// Takes a snapshot; takes `tag`.
+    /// Takes a snapshot; takes `tag` and `passing`.
     pub const SNAPSHOT: &str = "snapshot.create";
     /// Saves it into its instance, then ends it as [`STOP`] does.
     pub const SUSPEND: &str = "suspend";

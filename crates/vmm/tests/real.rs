@@ -237,13 +237,13 @@ fn snapshots_hold_the_disk_of_their_moment() {
             console.read_exact(&mut seen).unwrap();
         }
         if let Some(tag) = tag {
-            c.snapshot(tag).unwrap();
+            c.snapshot(tag, false).unwrap();
             assert_eq!(c.status().unwrap().phase, "running");
             console.write_all(b"y").unwrap();
             console.read_exact(&mut seen).unwrap();
             assert_eq!(seen[0], b'y', "it goes on");
-            assert_eq!(c.snapshot(tag).unwrap_err().kind, Kind::CannotCreate);
-            assert_eq!(c.snapshot("../x").unwrap_err().kind, Kind::Config);
+            assert_eq!(c.snapshot(tag, false).unwrap_err().kind, Kind::CannotCreate);
+            assert_eq!(c.snapshot("../x", false).unwrap_err().kind, Kind::Config);
         }
         c.stop(&mut |_| ()).unwrap();
     };
@@ -300,7 +300,7 @@ fn a_machine_may_be_killed_while_it_is_saved() {
         drop((instance, run.client));
         let mut c = Client::connect_in(&runtime, "web").unwrap();
         let asked = std::thread::spawn(move || match round % 2 {
-            0 => c.snapshot(&format!("s{round}")).is_ok().then(|| format!("s{round}")),
+            0 => c.snapshot(&format!("s{round}"), false).is_ok().then(|| format!("s{round}")),
             _ => c.suspend(&mut |_| {}).is_err().then(String::new),
         });
         std::thread::sleep(Duration::from_micros(round * 26_417 % 120_000));

@@ -214,7 +214,8 @@ fn work(
         }
         method::SNAPSHOT => {
             let tag = params.get("tag").and_then(Value::as_str).unwrap_or_default();
-            shared.in_turn(|_| super::saving::snapshot(shared, tag))?;
+            let passing = params.get("passing").and_then(Value::as_bool).unwrap_or(false);
+            shared.in_turn(|_| super::saving::snapshot(shared, tag, passing))?;
             return Ok(Value::Null);
         }
         method::SUSPEND => {
