@@ -19,7 +19,7 @@ mod tlb;
 mod walk;
 
 pub use access::FetchPage;
-pub use data_tlb::{DATA_ENTRIES, DataContext, DataEntry, DataRight, DataTlb};
+pub use data_tlb::{DATA_ENTRIES, DataContext, DataEntry, DataRight, DataTlb, WINDOWS, Windows};
 pub use fetch_tlb::{FETCH_ENTRIES, FetchTlb};
 pub use tlb::{Mmu, PAGE};
 pub(crate) use walk::known_mode;

@@ -26,6 +26,7 @@ pub use crate::csr::{Csrs, status};
 pub use crate::host::HostPage;
 pub use crate::mmu::{
     DATA_ENTRIES, DataContext, DataEntry, DataRight, DataTlb, FETCH_ENTRIES, FetchPage, FetchTlb, Mmu, PAGE,
+    WINDOWS, Windows,
 };
 pub use crate::trap::{Cause, Exit, Privilege};
 

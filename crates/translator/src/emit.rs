@@ -24,6 +24,7 @@ mod memory;
 mod ops;
 mod rules;
 pub(crate) mod value;
+pub(crate) mod windows;
 
 use crate::features::Features;
 use crate::layout;
@@ -56,6 +57,8 @@ pub(crate) struct Job<'a> {
     pub first_exit: u32,
     /// The machine has no other hart.
     pub alone: bool,
+    /// Accesses look through windows; otherwise each asks the TLB.
+    pub windows: bool,
 }
 
 /// What was made.
@@ -100,6 +103,8 @@ pub(crate) struct Emitter<'a> {
     /// The instruction has decided where to go.
     gone: bool,
     loans: Loans,
+    /// By step, for accesses.
+    windows: Option<Vec<u8>>,
     #[cfg(test)]
     marks: Vec<u64>,
 }
@@ -119,6 +124,7 @@ impl<'a> Emitter<'a> {
         let main = asm.label();
         let head = asm.label();
         let floats = Floats::plan(job.steps, |i| float::has_rule(i, &features));
+        let windows = job.windows.then(|| windows::plan(job.steps));
         let mut e = Emitter {
             asm,
             to,
@@ -137,7 +143,8 @@ impl<'a> Emitter<'a> {
             join: None,
             alone: job.alone,
             gone: false,
-            loans: Loans::plan(job.steps),
+            loans: Loans::plan(job.steps, windows.as_deref()),
+            windows,
             #[cfg(test)]
             marks: Vec::new(),
         };

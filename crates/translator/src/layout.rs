@@ -1,8 +1,11 @@
 //! Where emitted code finds what it touches: displacements from the base register, all derived from the types.
 
+use crate::emit::windows::Window;
 use crate::registers::BASE;
 use std::mem::{offset_of, size_of};
-use strata_riscv::tier::{Core, DATA_ENTRIES, DataContext, DataEntry, FETCH_ENTRIES, FetchTlb, Privilege};
+use strata_riscv::tier::{
+    Core, DATA_ENTRIES, DataContext, DataEntry, FETCH_ENTRIES, FetchTlb, Privilege, Windows,
+};
 use strata_x64::Mem;
 
 /// The base register points so far into the core.
@@ -63,6 +66,27 @@ pub(crate) fn f_upper(r: u8) -> Mem {
 /// Displacement of the first entry of `context`'s data TLB.
 pub(crate) fn tlb(context: DataContext) -> i32 {
     at(offset_of!(Core, mmu.data.sets)) + context as i32 * (DATA_ENTRIES * size_of::<DataEntry>()) as i32
+}
+
+/// Memory operand of the tag of a window of `context`.
+pub(crate) fn window_tag(context: DataContext, w: Window) -> Mem {
+    Mem::base(BASE, window(context, w) + offset_of!(Windows, tags) as i32)
+}
+
+/// Memory operand of the addend of a window of `context`.
+pub(crate) fn window_addend(context: DataContext, w: Window) -> Mem {
+    Mem::base(BASE, window(context, w) + offset_of!(Windows, addends) as i32)
+}
+
+/// Displacement of what is a window's in each of the arrays.
+pub(crate) fn window(context: DataContext, w: Window) -> i32 {
+    let half = (context as usize * 2 + usize::from(w.write)) * size_of::<Windows>();
+    at(offset_of!(Core, mmu.data.windows) + half) + i32::from(w.number) * 8
+}
+
+/// Memory operand of the mark that `context` may have an open window.
+pub(crate) fn open(context: DataContext) -> Mem {
+    Mem::base(BASE, at(offset_of!(Core, mmu.data.open)) + context as i32)
 }
 
 /// Displacement of the first entry's guest physical addresses (read, written) in `context`'s data TLB, 8 bytes each.

@@ -5,15 +5,18 @@
 //!   exit                stores the map, gives the caller back what it kept, returns rax
 //!   fuel                takes more of the reserve and returns to the unit, or leaves with rax
 //!   interpret           stores the map, has the interpreter execute the site in rcx, loads the map
+//!   refill              opens a window, if the TLB has the page
 //!   load, store         keep the map's volatile part on the stack around the slow path
 //! ```
 //! In a unit the stack is aligned to 16 bytes. The helpers' floating point must not see the guest's MXCSR, so whoever
 //! calls one puts the host's back first, if the guest's is on.
 
 use crate::helpers;
-use crate::layout::{BIAS, Word, word};
+use crate::layout::{self, BIAS, Word, word};
 use crate::registers::{BASE, FUEL, MAP, VOLATILE, slot};
+use std::mem::{offset_of, size_of};
 use strata_isa::ops::Width;
+use strata_riscv::tier::{DATA_ENTRIES, DataContext, DataEntry, DataRight, Windows};
 use strata_x64::{Alu, Asm, Cc, Gpr, Mem, Size, Xmm};
 
 const WIDTHS: [Width; 7] = [Width::I8, Width::U8, Width::I16, Width::U16, Width::I32, Width::U32, Width::I64];
@@ -30,7 +33,16 @@ pub(crate) struct Trampolines {
     pub interpret: u64,
     loads: [u64; 7],
     stores: [u64; 7],
+    refills: [[u64; 2]; CONTEXTS.len()],
 }
+
+const CONTEXTS: [DataContext; 5] = [
+    DataContext::User,
+    DataContext::Supervisor,
+    DataContext::SupervisorSum,
+    DataContext::Bare,
+    DataContext::Odd,
+];
 
 fn index(w: Width) -> usize {
     WIDTHS.iter().position(|x| *x == w).unwrap_or(0)
@@ -53,12 +65,24 @@ impl Trampolines {
             t.stores[n] = asm.here();
             access(asm, helpers::store(w), t.exit);
         }
+        for (n, context) in CONTEXTS.into_iter().enumerate() {
+            for write in [false, true] {
+                t.refills[n][usize::from(write)] = asm.here();
+                refill(asm, context, write);
+            }
+        }
         t
     }
 
     /// The slow path of a load: address in rax, site in rcx; the value comes back in rax.
     pub fn load(&self, w: Width) -> u64 {
         self.loads[index(w)]
+    }
+
+    /// Opens the window at displacement rcx onto the page rdx, for reads or for writes: "not equal" if the TLB does not
+    /// have it. Changes rcx only, and flags.
+    pub fn refill(&self, context: DataContext, write: bool) -> u64 {
+        self.refills[context as usize][usize::from(write)]
     }
 
     /// The slow path of a store: address in rax, value in rdx, site in rcx.
@@ -160,6 +184,28 @@ fn fuel(asm: &mut Asm, exit: u64) {
     asm.bind(leave);
     asm.alu_ri(Alu::Add, Size::Q, Gpr::Rsp, 8);
     asm.jmp_abs(exit);
+}
+
+fn refill(asm: &mut Asm, context: DataContext, write: bool) {
+    let right = if write { offset_of!(DataEntry, write) } else { offset_of!(DataEntry, read) };
+    let set = layout::tlb(context) + right as i32;
+    let (tag, addend) = (offset_of!(DataRight, tag) as i32, offset_of!(DataRight, addend) as i32);
+    let entry = size_of::<DataEntry>();
+    let out = asm.label();
+    asm.push(Gpr::Rax);
+    asm.rorx(Size::D, Gpr::Rax, Gpr::Rdx, 12 - entry.trailing_zeros() as u8);
+    asm.alu_ri(Alu::And, Size::D, Gpr::Rax, ((DATA_ENTRIES - 1) * entry) as i32);
+    // A misaligned address is in rdx with what is wrong with it, and so never found.
+    asm.alu_rm(Alu::Cmp, Size::Q, Gpr::Rdx, Mem::index(BASE, Gpr::Rax, 1, set + tag));
+    asm.jcc(Cc::Ne, out);
+    asm.mov_rm(Size::Q, Gpr::Rax, Mem::index(BASE, Gpr::Rax, 1, set + addend));
+    let (tags, addends) = (offset_of!(Windows, tags) as i32, offset_of!(Windows, addends) as i32);
+    asm.mov_mr(Size::Q, Mem::index(BASE, Gpr::Rcx, 1, addends), Gpr::Rax);
+    asm.mov_mr(Size::Q, Mem::index(BASE, Gpr::Rcx, 1, tags), Gpr::Rdx);
+    asm.mov_mi(Size::B, layout::open(context), 1);
+    asm.bind(out);
+    asm.pop(Gpr::Rax);
+    asm.ret();
 }
 
 fn call(asm: &mut Asm, helper: u64) {

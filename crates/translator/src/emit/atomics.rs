@@ -31,7 +31,7 @@ impl Emitter<'_> {
     pub(super) fn amo_value(&mut self, op: Amo, addr: V, v: V, w: Width) -> V {
         let size = if w == Width::I32 { Size::D } else { Size::Q };
         let address = self.address(addr);
-        let miss = self.check_entry(address, w.bytes(), offset_of!(DataEntry, write.tag), true);
+        let miss = self.check_entry(address, w.bytes(), offset_of!(DataEntry, write.tag));
         self.load_addend(offset_of!(DataEntry, write.tag));
         let (site, join) = (self.site(), self.asm.label());
         self.cold.push(Cold::Instance { from: miss, join, site });
@@ -169,7 +169,7 @@ impl Emitter<'_> {
 
     /// The check, with a miss left to the interpreter's instance. The addend in rcx, the guest physical address in rdx.
     fn check_atomic(&mut self, address: Gpr, w: Width, tag: usize) {
-        let miss = self.check_entry(address, w.bytes(), tag, true);
+        let miss = self.check_entry(address, w.bytes(), tag);
         let (site, join) = (self.site(), self.asm.label());
         self.cold.push(Cold::Instance { from: miss, join, site });
         self.join = Some(join);

@@ -2,6 +2,7 @@
 //! own code is one piece.
 
 use super::float::Piece;
+use super::memory::{Address, Miss};
 use super::value::V;
 use super::{Emitter, value};
 use crate::registers::slot;
@@ -25,9 +26,9 @@ pub(super) enum Cold {
     /// Leaves the path for the address in rax.
     Indirect { from: Label, refund: i32 },
     /// A load that missed.
-    Load { from: Label, join: Label, address: Gpr, to: Gpr, width: Width, site: u64 },
+    Load { miss: Miss, join: Label, to: Gpr, width: Width, site: u64 },
     /// A store that missed.
-    Store { from: Label, join: Label, address: Gpr, value: StoreValue, width: Width, site: u64 },
+    Store { miss: Miss, join: Label, value: StoreValue, width: Width, site: u64 },
     /// An access that missed and is not a plain load or store: the interpreter's instance does the instruction.
     Instance { from: Label, join: Label, site: u64 },
     /// A division that the host's instruction does not do.
@@ -113,19 +114,17 @@ impl Emitter<'_> {
                 self.give_back(refund);
                 self.look_up();
             }
-            Cold::Load { from, join, address, to, width, site } => {
-                self.asm.bind(from);
-                self.call_load(address, width, site);
+            Cold::Load { miss, join, to, width, site } => {
+                self.refill(miss);
+                self.call_load(miss.address, width, site);
                 if to != Gpr::Rax {
                     self.asm.mov_rr(Size::Q, to, Gpr::Rax);
                 }
                 self.asm.jmp(join);
             }
-            Cold::Store { from, join, address, value, width, site } => {
-                self.asm.bind(from);
-                if address != Gpr::Rax {
-                    self.asm.mov_rr(Size::Q, Gpr::Rax, address);
-                }
+            Cold::Store { miss, join, value, width, site } => {
+                self.refill(miss);
+                self.address_to_rax(miss.address);
                 match value {
                     StoreValue::Imm(i) => self.asm.mov_ri(Gpr::Rdx, i64::from(i)),
                     StoreValue::Reg(r) => self.asm.mov_rr(Size::Q, Gpr::Rdx, r),
@@ -153,10 +152,8 @@ impl Emitter<'_> {
     }
 
     /// The slow path of a load; the value is in rax then.
-    pub(super) fn call_load(&mut self, address: Gpr, width: Width, site: u64) {
-        if address != Gpr::Rax {
-            self.asm.mov_rr(Size::Q, Gpr::Rax, address);
-        }
+    pub(super) fn call_load(&mut self, address: Address, width: Width, site: u64) {
+        self.address_to_rax(address);
         self.call(self.to.load(width), site);
     }
 

@@ -1,4 +1,5 @@
-//! Host registers lent within a loop: from guest registers that it does not use to some that have none.
+//! Host registers lent within a loop: from guest registers that it does not use to some that have none, and to windows
+//! (`windows.rs`), of which they are copies.
 //!
 //! The map of `registers.rs` is the same for all code, so that units join without moving anything. A loop stays in its
 //! unit for long, and may live on other registers than the map's ten. So it borrows: behind the unit's entry the owners
@@ -6,10 +7,13 @@
 //! way round, so that all others see the map as it always is.
 
 use super::Emitter;
+use super::windows::{self, Window};
+use crate::layout;
 use crate::registers::{self, MAP, slot};
 use crate::unit::Step;
 use strata_isa::ops::Reg;
-use strata_x64::{Gpr, Size};
+use strata_riscv::tier::WINDOWS;
+use strata_x64::{Gpr, Mem, Size};
 
 /// Uses in a path from which on a register is worth a loan.
 const WORTH: u32 = 2;
@@ -19,7 +23,18 @@ const WORTH: u32 = 2;
 struct Loan {
     host: Gpr,
     owner: Reg,
-    borrower: Reg,
+    borrower: Borrower,
+}
+
+/// Who lives in a lent register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Borrower {
+    /// A guest register.
+    X(Reg),
+    /// The page that a window shows.
+    Tag(Window),
+    /// What is added to an address in that page.
+    Addend(Window),
 }
 
 /// The loans of a unit.
@@ -31,8 +46,8 @@ pub(crate) struct Loans {
 }
 
 impl Loans {
-    /// For a path; none where it is no loop.
-    pub fn plan(steps: &[Step]) -> Loans {
+    /// For a path, whose accesses may have windows; none where it is no loop.
+    pub fn plan(steps: &[Step], windows: Option<&[u8]>) -> Loans {
         let mut plan =
             Loans { loans: [None; MAP.len()], hosts: std::array::from_fn(|r| registers::host(r as u8)) };
         let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return plan };
@@ -40,21 +55,42 @@ impl Loans {
             return plan;
         }
         let mut uses = [0u32; 32];
-        for step in steps {
+        let mut looks = [[0u32; 2]; WINDOWS];
+        for (n, step) in steps.iter().enumerate() {
             for (r, n) in uses.iter_mut().enumerate().skip(1) {
                 *n += (step.insn.x_reads() >> r & 1) + (step.insn.x_writes() >> r & 1);
             }
+            if let (Some(window), Some(write)) = (windows.and_then(|w| w.get(n)), windows::accesses(step)) {
+                looks[usize::from(*window)][usize::from(write)] += 1;
+            }
         }
-        let mut wanting: Vec<usize> =
-            (1..32).filter(|r| plan.hosts[*r].is_none() && uses[*r] >= WORTH).collect();
-        wanting.sort_by_key(|r| std::cmp::Reverse(uses[*r]));
+        // A register at home saves a part of each use; an addend a whole instruction of each access; a tag, a part.
+        let mut wanting: Vec<(u32, Borrower)> = Vec::new();
+        for (r, n) in uses.iter().enumerate().filter(|(r, n)| plan.hosts[*r].is_none() && **n >= WORTH) {
+            wanting.push((2 * n, Borrower::X(r as Reg)));
+        }
+        for (number, looks) in looks.iter().enumerate() {
+            for (n, write) in looks.iter().zip([false, true]).filter(|(n, _)| **n >= WORTH) {
+                let window = Window { number: number as u8, write };
+                wanting.push((2 * n, Borrower::Addend(window)));
+                wanting.push((*n, Borrower::Tag(window)));
+            }
+        }
+        wanting.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
         let idle = MAP.into_iter().filter(|(r, _)| uses[usize::from(*r)] == 0);
-        for (place, ((owner, host), borrower)) in plan.loans.iter_mut().zip(idle.zip(wanting)) {
-            *place = Some(Loan { host, owner, borrower: borrower as Reg });
+        for (place, ((owner, host), (_, borrower))) in plan.loans.iter_mut().zip(idle.zip(wanting)) {
+            *place = Some(Loan { host, owner, borrower });
             plan.hosts[usize::from(owner)] = None;
-            plan.hosts[borrower] = Some(host);
+            if let Borrower::X(r) = borrower {
+                plan.hosts[usize::from(r)] = Some(host);
+            }
         }
         plan
+    }
+
+    /// The register lent to `borrower`.
+    pub(super) fn lent_to(&self, borrower: Borrower) -> Option<Gpr> {
+        self.each().find(|l| l.borrower == borrower).map(|l| l.host)
     }
 
     fn each(&self) -> impl Iterator<Item = Loan> + use<> {
@@ -68,6 +104,25 @@ impl Emitter<'_> {
         self.loans.hosts[usize::from(r & 31)]
     }
 
+    /// Where a borrower lives otherwise.
+    fn place(&self, borrower: Borrower) -> Mem {
+        match borrower {
+            Borrower::X(r) => slot(r),
+            Borrower::Tag(w) => layout::window_tag(self.job.context, w),
+            Borrower::Addend(w) => layout::window_addend(self.job.context, w),
+        }
+    }
+
+    /// The window `w` has been opened onto another page.
+    pub(super) fn renew(&mut self, w: Window) {
+        for borrower in [Borrower::Tag(w), Borrower::Addend(w)] {
+            if let Some(host) = self.loans.lent_to(borrower) {
+                let from = self.place(borrower);
+                self.asm.mov_rm(Size::Q, host, from);
+            }
+        }
+    }
+
     /// The borrowers come in, unless they are there.
     pub(super) fn borrow(&mut self) {
         if self.loans.loans[0].is_none() || self.lent() {
@@ -75,7 +130,8 @@ impl Emitter<'_> {
         }
         for l in self.loans.each() {
             self.asm.mov_mr(Size::Q, slot(l.owner), l.host);
-            self.asm.mov_rm(Size::Q, l.host, slot(l.borrower));
+            let from = self.place(l.borrower);
+            self.asm.mov_rm(Size::Q, l.host, from);
         }
         self.set_lent(true);
     }
@@ -86,7 +142,9 @@ impl Emitter<'_> {
             return;
         }
         for l in self.loans.each() {
-            self.asm.mov_mr(Size::Q, slot(l.borrower), l.host);
+            if let Borrower::X(r) = l.borrower {
+                self.asm.mov_mr(Size::Q, slot(r), l.host);
+            }
             self.asm.mov_rm(Size::Q, l.host, slot(l.owner));
         }
         self.set_lent(false);
@@ -106,11 +164,11 @@ mod tests {
     #[test]
     fn idle_registers_are_lent_to_those_used_most_in_a_loop_only() {
         let once = [step(0, 4, 28, 28, 29), step(4, 8, 10, 28, 30)];
-        assert_eq!(Loans::plan(&once).each().count(), 0);
+        assert_eq!(Loans::plan(&once, None).each().count(), 0);
         let round = [step(0, 4, 28, 28, 29), step(4, 0, 10, 28, 29)];
-        let plan = Loans::plan(&round);
+        let plan = Loans::plan(&round, None);
         let borrowers: Vec<_> = plan.each().map(|l| l.borrower).collect();
-        assert_eq!(borrowers, [28, 29]);
+        assert_eq!(borrowers, [Borrower::X(28), Borrower::X(29)]);
         assert!(plan.each().all(|l| l.owner != 10 && plan.hosts[usize::from(l.owner)].is_none()));
         assert_eq!(plan.hosts[10], registers::host(10));
     }

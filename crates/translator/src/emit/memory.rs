@@ -1,4 +1,4 @@
-//! Loads and stores: the data TLB's check, and what follows a hit.
+//! Loads and stores: the check by the data TLB, or through a window (`windows.rs`), and what follows a hit.
 //!
 //! ```text
 //!   rorx  ecx, address, 7          the page number's low bits, times the size of an entry
@@ -16,20 +16,40 @@
 use super::Emitter;
 use super::cold::{Cold, StoreValue};
 use super::float::Piece;
+use super::loans::Borrower;
 use super::value::{Leaf, V, short};
+use super::windows::Window;
 use crate::layout;
 use crate::registers::BASE;
 use std::mem::offset_of;
-use strata_isa::ops::Width;
+use strata_isa::ops::{Bin, Width};
 use strata_riscv::tier::{DATA_ENTRIES, DataEntry, DataRight};
 use strata_x64::{Alu, Cc, Fs, Gpr, Label, Mem, Size, Xmm};
 
 /// A load whose page has been checked and whose destination is not known yet.
 #[derive(Clone, Copy)]
 pub(super) struct Loading {
-    miss: Label,
-    address: Gpr,
+    miss: Miss,
     width: Width,
+}
+
+/// Where an access goes.
+#[derive(Clone, Copy)]
+pub(super) enum Address {
+    /// A register and a distance from it.
+    At(Gpr, i32),
+    /// A place known now, which fits an operand.
+    Known(i32),
+}
+
+/// A check that failed.
+#[derive(Clone, Copy)]
+pub(super) struct Miss {
+    from: Label,
+    /// Where the path goes on once the window shows the page.
+    found: Label,
+    window: Option<Window>,
+    pub address: Address,
 }
 
 impl Emitter<'_> {
@@ -46,11 +66,110 @@ impl Emitter<'_> {
         }
     }
 
-    /// The check. Leaves the addend in rcx; rdx is free afterwards.
-    pub(super) fn check(&mut self, address: Gpr, size: u64, tag: usize) -> Label {
-        let miss = self.check_entry(address, size, tag, false);
+    /// Where an access goes, for the check.
+    fn address_of(&mut self, addr: V, size: u64) -> Address {
+        match addr {
+            V::Leaf(Leaf::Const(c)) if c & (size as i64 - 1) == 0 && short(c).is_some() => {
+                Address::Known(short(c).unwrap_or(0))
+            }
+            V::Bin(Bin::Add, Leaf::X(r), Leaf::Const(c)) if short(c).is_some() && self.host(r).is_some() => {
+                Address::At(self.host(r).unwrap_or(Gpr::Rax), short(c).unwrap_or(0))
+            }
+            _ => Address::At(self.address(addr), 0),
+        }
+    }
+
+    /// The check. Gives the operand on the host; rcx may be in use by it, rdx is free.
+    fn look(&mut self, addr: V, size: u64, write: bool) -> (Mem, Miss) {
+        match self.windows.as_ref().and_then(|w| w.get(self.at).copied()) {
+            Some(number) => self.look_through(addr, size, Window { number, write }),
+            None => self.look_up_page(addr, size, write),
+        }
+    }
+
+    /// The check by the TLB's set. An access over a page's end fails the comparison, one that is only misaligned does not.
+    fn look_up_page(&mut self, addr: V, size: u64, write: bool) -> (Mem, Miss) {
+        let address = self.address(addr);
+        let tag = if write { offset_of!(DataEntry, write) } else { offset_of!(DataEntry, read) };
+        let last = size as i32 - 1;
+        self.place_in_set(address);
+        if last == 0 {
+            self.asm.mov_rr(Size::Q, Gpr::Rdx, address);
+        } else {
+            self.asm.lea(Size::Q, Gpr::Rdx, Mem::base(address, last));
+        }
+        self.asm.alu_ri(Alu::And, Size::Q, Gpr::Rdx, -4096);
+        let from = self.unlike_tag(tag);
         self.load_addend(tag);
-        miss
+        self.take(Gpr::Rcx);
+        let miss = Miss { from, found: from, window: None, address: Address::At(address, 0) };
+        (Mem::index(Gpr::Rcx, address, 1, 0), miss)
+    }
+
+    /// The check through the step's window.
+    fn look_through(&mut self, addr: V, size: u64, window: Window) -> (Mem, Miss) {
+        let address = self.address_of(addr, size);
+        let tag = self.loans.lent_to(Borrower::Tag(window));
+        let in_memory = layout::window_tag(self.job.context, window);
+        match (address, tag) {
+            (Address::Known(c), Some(t)) => self.asm.alu_ri(Alu::Cmp, Size::Q, t, c & -4096),
+            (Address::Known(c), None) => self.asm.alu_mi(Alu::Cmp, Size::Q, in_memory, c & -4096),
+            (Address::At(base, offset), _) => {
+                if offset == 0 {
+                    self.asm.mov_rr(Size::Q, Gpr::Rdx, base);
+                } else {
+                    self.asm.lea(Size::Q, Gpr::Rdx, Mem::base(base, offset));
+                }
+                self.asm.alu_ri(Alu::And, Size::Q, Gpr::Rdx, -4096 | (size as i32 - 1));
+                match tag {
+                    Some(t) => self.asm.alu_rr(Alu::Cmp, Size::Q, Gpr::Rdx, t),
+                    None => self.asm.alu_rm(Alu::Cmp, Size::Q, Gpr::Rdx, in_memory),
+                }
+            }
+        }
+        let (from, found) = (self.asm.label(), self.asm.label());
+        self.asm.jcc(Cc::Ne, from);
+        self.asm.bind(found);
+        let addend = self.loans.lent_to(Borrower::Addend(window)).unwrap_or_else(|| {
+            let addend = layout::window_addend(self.job.context, window);
+            self.asm.mov_rm(Size::Q, Gpr::Rcx, addend);
+            self.take(Gpr::Rcx);
+            Gpr::Rcx
+        });
+        let mem = match address {
+            Address::Known(c) => Mem::base(addend, c),
+            Address::At(base, offset) => Mem::index(addend, base, 1, offset),
+        };
+        (mem, Miss { from, found, window: Some(window), address })
+    }
+
+    /// Cold: opens the window that showed another page, if there is one. Goes on behind itself if the TLB does not have
+    /// the page.
+    pub(super) fn refill(&mut self, miss: Miss) {
+        self.asm.bind(miss.from);
+        let Some(window) = miss.window else { return };
+        if let Address::Known(c) = miss.address {
+            self.asm.mov_ri(Gpr::Rdx, i64::from(c & -4096));
+        }
+        self.asm.mov_ri(Gpr::Rcx, layout::window(self.job.context, window).into());
+        self.asm.call_abs(self.to.refill(self.job.context, window.write));
+        let slow = self.asm.label();
+        self.asm.jcc(Cc::Ne, slow);
+        if self.lent() {
+            self.renew(window);
+        }
+        self.asm.jmp(miss.found);
+        self.asm.bind(slow);
+    }
+
+    /// Cold: the address, for a slow path.
+    pub(super) fn address_to_rax(&mut self, address: Address) {
+        match address {
+            Address::Known(c) => self.asm.mov_ri(Gpr::Rax, c.into()),
+            Address::At(Gpr::Rax, 0) => {}
+            Address::At(base, 0) => self.asm.mov_rr(Size::Q, Gpr::Rax, base),
+            Address::At(base, offset) => self.asm.lea(Size::Q, Gpr::Rax, Mem::base(base, offset)),
+        }
     }
 
     /// The addend of the entry that [`Emitter::check_entry`] found, in rcx.
@@ -59,22 +178,25 @@ impl Emitter<'_> {
         self.asm.mov_rm(Size::Q, Gpr::Rcx, Mem::index(BASE, Gpr::Rcx, 1, at));
     }
 
-    /// The check without the addend, for `aligned` addresses only or for all. Leaves the entry's distance from the first
-    /// in rcx; rdx is free afterwards.
-    pub(super) fn check_entry(&mut self, address: Gpr, size: u64, tag: usize, aligned: bool) -> Label {
+    /// The TLB's check for aligned addresses only, without the addend. Leaves the entry's distance from the first in rcx; rdx is free afterwards.
+    pub(super) fn check_entry(&mut self, address: Gpr, size: u64, tag: usize) -> Label {
+        self.place_in_set(address);
+        self.asm.mov_rr(Size::Q, Gpr::Rdx, address);
+        self.asm.alu_ri(Alu::And, Size::Q, Gpr::Rdx, -4096 | (size as i32 - 1));
+        self.unlike_tag(tag)
+    }
+
+    /// The distance of the entry for `address` from the first, in rcx.
+    fn place_in_set(&mut self, address: Gpr) {
+        let entry = size_of::<DataEntry>();
+        self.asm.rorx(Size::D, Gpr::Rcx, address, 12 - entry.trailing_zeros() as u8);
+        self.asm.alu_ri(Alu::And, Size::D, Gpr::Rcx, ((DATA_ENTRIES - 1) * entry) as i32);
+    }
+
+    /// Compares rdx with the tag of the entry in rcx: where it goes if they differ.
+    fn unlike_tag(&mut self, tag: usize) -> Label {
         let miss = self.asm.label();
         let set = layout::tlb(self.job.context);
-        let entry = size_of::<DataEntry>();
-        let shift = 12 - entry.trailing_zeros() as u8;
-        self.asm.rorx(Size::D, Gpr::Rcx, address, shift);
-        self.asm.alu_ri(Alu::And, Size::D, Gpr::Rcx, ((DATA_ENTRIES - 1) * entry) as i32);
-        let last = size as i32 - 1;
-        if aligned || last == 0 {
-            self.asm.mov_rr(Size::Q, Gpr::Rdx, address);
-        } else {
-            self.asm.lea(Size::Q, Gpr::Rdx, Mem::base(address, last));
-        }
-        self.asm.alu_ri(Alu::And, Size::Q, Gpr::Rdx, if aligned { -4096 | last } else { -4096 });
         self.asm.alu_rm(Alu::Cmp, Size::Q, Gpr::Rdx, Mem::index(BASE, Gpr::Rcx, 1, set + tag as i32));
         self.asm.jcc(Cc::Ne, miss);
         miss
@@ -82,11 +204,9 @@ impl Emitter<'_> {
 
     /// A load, up to the access itself.
     pub(super) fn begin_load(&mut self, addr: V, width: Width) -> V {
-        let address = self.address(addr);
-        let miss = self.check(address, width.bytes(), offset_of!(DataEntry, read.tag));
-        self.loading = Some(Loading { miss, address, width });
-        self.take(Gpr::Rcx);
-        V::Loaded(Mem::index(Gpr::Rcx, address, 1, 0), width)
+        let (m, miss) = self.look(addr, width.bytes(), false);
+        self.loading = Some(Loading { miss, width });
+        V::Loaded(m, width)
     }
 
     /// The access, into `d`; a miss joins behind it.
@@ -104,14 +224,7 @@ impl Emitter<'_> {
         self.asm.bind(join);
         if let Some(l) = self.loading.take() {
             let site = self.site();
-            self.cold.push(Cold::Load {
-                from: l.miss,
-                join,
-                address: l.address,
-                to: d,
-                width: l.width,
-                site,
-            });
+            self.cold.push(Cold::Load { miss: l.miss, join, to: d, width: l.width, site });
         }
     }
 
@@ -120,9 +233,9 @@ impl Emitter<'_> {
         self.asm.fmov_xm(fs, x, m);
         let join = self.asm.label();
         self.asm.bind(join);
-        if let Some(Loading { miss, address, width }) = self.loading.take() {
+        if let Some(Loading { miss, width }) = self.loading.take() {
             let site = self.site();
-            self.cold.push(Cold::Float(Piece::Load { from: miss, join, address, width, x, site }));
+            self.cold.push(Cold::Float(Piece::Load { miss, join, width, x, site }));
         }
     }
 
@@ -130,9 +243,7 @@ impl Emitter<'_> {
     pub(super) fn store_value(&mut self, addr: V, v: V, width: Width) {
         let float = self.stored_float(v, width);
         // A value that is still to be computed goes where the check does not touch it.
-        let address = self.address(addr);
-        let miss = self.check(address, width.bytes(), offset_of!(DataEntry, write.tag));
-        let m = Mem::index(Gpr::Rcx, address, 1, 0);
+        let (m, miss) = self.look(addr, width.bytes(), true);
         let size = match width.bytes() {
             1 => Size::B,
             2 => Size::W,
@@ -162,6 +273,6 @@ impl Emitter<'_> {
         let join = self.asm.label();
         self.asm.bind(join);
         let site = self.site();
-        self.cold.push(Cold::Store { from: miss, join, address, value, width, site });
+        self.cold.push(Cold::Store { miss, join, value, width, site });
     }
 }

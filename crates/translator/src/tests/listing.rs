@@ -3,6 +3,7 @@
 //! Whatever differs from run to run or from layout to layout has a name instead of a number: the core's fields, shared
 //! pieces of code, sites, labels. So a listing changes when the code does, and not otherwise.
 
+use crate::emit::windows::Window;
 use crate::emit::{Emitted, Emitter, Job};
 use crate::features::Features;
 use crate::layout::{self, BIAS, Word};
@@ -17,7 +18,7 @@ use std::fmt::Write;
 use std::mem::{offset_of, size_of};
 use strata_isa::ops::Width;
 use strata_isa::{decode, disasm};
-use strata_riscv::tier::{Core, DATA_ENTRIES, DataContext, DataEntry, FetchTlb, Privilege};
+use strata_riscv::tier::{Core, DATA_ENTRIES, DataContext, DataEntry, FetchTlb, Privilege, WINDOWS, Windows};
 use strata_x64::Asm;
 
 /// Every extension that emitted code can use: listings do not depend on the host.
@@ -106,6 +107,7 @@ impl Path {
             unit: 0,
             first_exit: 0,
             alone: self.alone,
+            windows: matches!(self.context, DataContext::User | DataContext::Bare),
         };
         asm.clear(UNIT);
         let made = Emitter::emit(&mut asm, &shared, FEATURES, &job);
@@ -254,6 +256,15 @@ fn fields(path: &Path) -> HashMap<i32, String> {
         (Word::End, "end"),
     ] {
         all.insert(at(offset_of!(Core, tier)) + w as i32 * 8, format!("word.{name}"));
+    }
+    for number in 0..WINDOWS as u8 {
+        for (write, kind) in [(false, "read"), (true, "write")] {
+            let w = Window { number, write };
+            let place = layout::window(path.context, w);
+            let addends = offset_of!(Windows, addends) as i32;
+            all.insert(place, format!("{kind}_window{number}.tag"));
+            all.insert(place + addends, format!("{kind}_window{number}.addend"));
+        }
     }
     for (offset, name) in [
         (offset_of!(Core, csr.sscratch), "csr.sscratch"),

@@ -142,6 +142,8 @@ impl Translator {
             unit,
             first_exit,
             alone: self.alone,
+            // A kernel follows pointers from page to page, and its windows are closed by every switch of address spaces.
+            windows: matches!(data_context(r.context), DataContext::User | DataContext::Bare),
         };
         let before = self.memory.used();
         self.asm.clear(self.memory.next());

@@ -1,6 +1,7 @@
 //! What lies behind the path of a unit with floating point.
 
 use super::{Emitter, fs};
+use crate::emit::memory::Miss;
 use crate::layout;
 use crate::registers::slot;
 use crate::unit::Leave;
@@ -21,7 +22,7 @@ pub(in crate::emit) enum Piece {
     /// From an unsigned integer that is negative as a signed one.
     Large { from: Label, join: Label, source: Gpr, x: Xmm, fmt: Fmt },
     /// A load that missed.
-    Load { from: Label, join: Label, address: Gpr, width: Width, x: Xmm, site: u64 },
+    Load { miss: Miss, join: Label, width: Width, x: Xmm, site: u64 },
 }
 
 /// Where the path expects the result of what the interpreter's instance does.
@@ -94,9 +95,9 @@ impl Emitter<'_> {
                 self.asm.fop_xx(Fop::Add, fs(fmt), x, x);
                 self.asm.jmp(join);
             }
-            Piece::Load { from, join, address, width, x, site } => {
-                self.asm.bind(from);
-                self.call_load(address, width, site);
+            Piece::Load { miss, join, width, x, site } => {
+                self.refill(miss);
+                self.call_load(miss.address, width, site);
                 self.asm.movq_xr(x, Gpr::Rax);
                 self.asm.jmp(join);
             }
