@@ -288,4 +288,20 @@ mod tests {
         assert_eq!(after(|t| t.flush_page(VA + 8)), [[INVALID, VA + 4096]; 2]);
         assert_eq!(after(|_| {}), [OPEN; 2]);
     }
+
+    #[test]
+    fn windows_onto_a_page_that_has_moved_are_closed() {
+        let fills = |fills: &[(u64, bool)]| {
+            let mut tlb = with_windows();
+            let page = HostPage::remembered(0x1000);
+            fills.iter().for_each(|(pa, write)| tlb.fill(VA, *pa, page, false, *write));
+            tags(&tlb)
+        };
+        const CLOSED: [[u64; 2]; 2] = [[INVALID; 2]; 2];
+        const OPEN: [[u64; 2]; 2] = [[VA, VA + 4096]; 2];
+        // Read at one place, then written at another, and the other way round: a window would still read the first.
+        assert_eq!(fills(&[(0x1000, false), (0x2000, true)]), CLOSED);
+        assert_eq!(fills(&[(0x1000, true), (0x2000, false)]), CLOSED);
+        assert_eq!(fills(&[(0x1000, false), (0x1000, true)]), OPEN);
+    }
 }
