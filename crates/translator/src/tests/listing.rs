@@ -187,6 +187,9 @@ impl Names {
             fixed.insert(to.load(w), format!("load.{name}"));
             fixed.insert(to.store(w), format!("store.{name}"));
         }
+        for (write, name) in [(false, "refill.read"), (true, "refill.write")] {
+            fixed.insert(to.refill(path.context, write), name.into());
+        }
         for s in sites {
             fixed.insert(std::ptr::from_ref(s) as u64, format!("site@{:x}", s.pc));
         }
