@@ -205,6 +205,11 @@ impl Translator {
         if !written && !fenced {
             return;
         }
+        if !written && self.unconfirmed.is_empty() {
+            // A guest that makes code all the time fences for each piece of it, mostly in pages that nothing ran from yet.
+            self.generation = core.code_generation;
+            return;
+        }
         let mut patience = Patience::new();
         let (cache, memory, recording) = (&mut self.cache, &mut self.memory, &mut self.recording);
         let mut doubt = |pa| {
