@@ -108,6 +108,9 @@ impl Csrs {
             c.medeleg = DELEGABLE;
             c.mideleg = irq::SUPERVISOR;
             c.mcounteren = counters::ALL;
+            // A kernel that finds no SBI PMU leaves this as it is, and its vDSO reads the time in U mode: firmware in use
+            // (OpenSBI) has always opened these three.
+            c.scounteren = counters::CY | counters::TM | counters::IR;
             c.menvcfg = envcfg::MENVCFG & !envcfg::FIOM;
             c.pmp = Pmp::open();
         }

@@ -173,3 +173,11 @@ fn what_a_device_brings_about_is_seen_right_after_its_instruction() {
         assert_eq!((m.hart.retired(), m.core().x[5]), (retired, x5));
     }
 }
+
+#[test]
+fn programs_read_the_time_without_the_kernels_doing() {
+    let mut m = Machine::kernel(&[csrr(8, 0xc00), csrr(9, 0xc01), csrr(10, 0xc02)]);
+    m.core().privilege = crate::trap::Privilege::User;
+    m.hart.run_for(3);
+    assert_eq!((m.core().pc, m.core().csr.scause), (BASE + 12, 0));
+}
