@@ -116,6 +116,14 @@ impl GuestRam {
         }
     }
 
+    /// Makes every hart drop the rights to write that it has cached: the next time that it is between two instructions,
+    /// or when it begins to run.
+    pub(crate) fn take_back_rights(&self) {
+        let watch = self.watch();
+        let _alone = locked(&watch.harts);
+        watch.epoch.fetch_add(1, SeqCst);
+    }
+
     /// Whether every hart that runs has dropped its cached rights since the ticket was given. Once true, always true.
     pub fn watch_confirmed(&self, ticket: u64) -> bool {
         let harts = locked(&self.watch().harts);

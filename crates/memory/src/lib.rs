@@ -5,9 +5,10 @@
 //! migration, balloon and lazy fill all ask and mark that map.
 //!
 //! Who may touch guest memory, and how:
-//! - **devices and their backends** through [`GuestRam::acquire`] only: presence, the dirty mark and (later) the
-//!   page's old content for a live snapshot are dealt with in that one call, which may answer "wait"; after a write,
-//!   [`GuestRam::written`] tells whoever has translated code from there;
+//! - **devices and their backends** through [`GuestRam::acquire`] only: presence, the dirty mark and the
+//!   page's old content for a snapshot that is being taken ([`Capture`]) are dealt with in that one call, which may answer
+//!   "wait"; after a write, [`GuestRam::written`] tells whoever has translated code from there. No device keeps what it was
+//!   given while the machine is paused;
 //! - **an engine** through [`GuestRam::engine_page`] in its slow path; it may keep the host address until the next
 //!   dirty epoch or change of presence, of which the machine tells it;
 //! - **the loader** through [`GuestRam::load`], before the first instruction.
@@ -15,14 +16,18 @@
 //! RAM is shared with running vCPUs. It is never viewed as a Rust slice: the engine uses relaxed atomics of the
 //! access's width, devices use volatile slices.
 
+mod capture;
 mod code_watch;
+mod lay;
 mod mapping;
 mod page_map;
 mod ram;
 
+pub use capture::{Capture, PageSet, PageSink};
 pub use code_watch::{Drained, Quiet};
+pub use lay::Part;
 pub use mapping::Backing;
-pub use page_map::{PageMap, Presence};
+pub use page_map::{FIRST_EPOCH, PageMap, Presence};
 pub use ram::{Access, Acquired, EnginePage, GuestRam, PAGE, Region, RegionSpec};
 pub use vm_memory::VolatileSlice;
 

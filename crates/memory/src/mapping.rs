@@ -3,7 +3,7 @@
 use crate::MemoryError;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
 /// What is behind a region's host mapping. A feature that needs a shared one asks, and refuses by name.
@@ -87,10 +87,27 @@ impl Mapping {
 
     /// Puts fresh zeroes in place of everything mapped here, at the same addresses. Nobody may be using the memory.
     pub(crate) fn renew(&self) -> rustix::io::Result<()> {
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        // SAFETY: the range is wholly ours, and stays mapped: one mapping replaces another.
+        self.replace(0, self.len, None)
+    }
+
+    /// Puts a private mapping of `file` from a place in it on, or fresh zeroes, in place of the `len` bytes at `offset`,
+    /// which must lie in the mapping. Nobody may be using them.
+    pub(crate) fn replace(
+        &self,
+        offset: usize,
+        len: usize,
+        file: Option<(BorrowedFd<'_>, u64)>,
+    ) -> rustix::io::Result<()> {
+        assert!(len <= self.len && offset <= self.len - len, "{offset:#x}+{len:#x} is outside a mapping");
+        let (prot, flags) =
+            (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED);
+        // SAFETY: the range is wholly ours (asserted), and stays mapped: one mapping replaces another.
         let at = unsafe {
-            mmap_anonymous(self.base.as_ptr().cast(), self.len, ProtFlags::READ | ProtFlags::WRITE, flags)
+            let base = self.base.as_ptr().add(offset).cast();
+            match file {
+                Some((fd, from)) => mmap(base, len, prot, flags, fd, from),
+                None => mmap_anonymous(base, len, prot, flags),
+            }
         };
         at.map(|_| ())
     }

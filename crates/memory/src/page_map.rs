@@ -36,6 +36,9 @@ pub(crate) const CODE: u8 = 0x40;
 /// Some hart may write to the page without asking.
 const CACHED: u8 = 0x20;
 
+/// The number of the first dirty epoch: what was written ever was written since.
+pub const FIRST_EPOCH: u32 = 1;
+
 /// State of every page of one region.
 #[derive(Debug)]
 pub struct PageMap {
@@ -50,7 +53,7 @@ impl PageMap {
         PageMap {
             presence: std::iter::repeat_with(|| AtomicU8::new(first)).take(pages).collect(),
             dirty: std::iter::repeat_with(|| AtomicU32::new(0)).take(pages).collect(),
-            epoch: AtomicU32::new(1),
+            epoch: AtomicU32::new(FIRST_EPOCH),
         }
     }
 
@@ -151,7 +154,7 @@ impl PageMap {
         self.dirty.get(page).is_some_and(|d| d.load(Relaxed) >= since)
     }
 
-    /// The current epoch; the first is 1.
+    /// The current epoch.
     pub fn epoch(&self) -> u32 {
         self.epoch.load(Relaxed)
     }

@@ -1,10 +1,12 @@
 //! Guest RAM: regions, and the calls through which they are reached.
 
+use crate::capture::Slot;
 use crate::code_watch::CodeWatch;
 use crate::mapping::Mapping;
 use crate::page_map::{CODE, TRAPPED};
 use crate::{Backing, MemoryError, PageMap, Presence};
 use rustix::fs::{FallocateFlags, fallocate};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use vm_memory::VolatileSlice;
 
@@ -33,6 +35,7 @@ pub struct Region {
     backing: Backing,
     mapping: Mapping,
     map: PageMap,
+    capture: Slot,
 }
 
 impl Region {
@@ -51,7 +54,7 @@ impl Region {
             _ => Presence::Zero,
         };
         let map = PageMap::new((len / PAGE) as usize, first);
-        Ok(Region { gpa, len, backing, mapping, map })
+        Ok(Region { gpa, len, backing, mapping, map, capture: Slot::default() })
     }
 
     /// First guest physical address.
@@ -74,8 +77,34 @@ impl Region {
         &self.map
     }
 
+    /// Whether the range is wholly in it.
+    pub(crate) fn covers(&self, gpa: u64, len: u64) -> bool {
+        self.holds(gpa, len)
+    }
+
+    /// Puts a private mapping of a file, or of zeroes, in place of `count` pages from number `first` on.
+    pub(crate) fn map_over(
+        &self,
+        first: usize,
+        count: usize,
+        file: Option<(BorrowedFd<'_>, u64)>,
+    ) -> rustix::io::Result<()> {
+        self.mapping.replace(first * PAGE as usize, count * PAGE as usize, file)
+    }
+
+    pub(crate) fn capture(&self) -> &Slot {
+        &self.capture
+    }
+
+    /// `count` pages from number `first` on, which must be in the region.
+    pub(crate) fn page(&self, first: usize, count: usize) -> VolatileSlice<'_> {
+        assert!(first + count <= self.map.pages(), "pages {first}+{count} are not in the region");
+        self.slice(self.gpa + first as u64 * PAGE, count as u64 * PAGE)
+    }
+
     /// Zeroes; gives the pages that were not zero before.
     fn clear(&self) -> impl Iterator<Item = u64> {
+        self.capture.before_clear(self);
         let punched = match &self.backing {
             Backing::SharedFd(fd) => {
                 let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -221,12 +250,13 @@ impl GuestRam {
                 return Ok(Acquired::Wait);
             }
             if access == Access::Write {
-                for p in pages {
+                for p in pages.clone() {
                     region.map.mark_dirty(p);
                     // Not yet written, so this is not what makes it exact: but code that is about to be replaced may go
                     // at once, and a writer who forgets to tell is right nearly always.
                     self.watch.tell(&region.map, p, region.gpa + p as u64 * PAGE);
                 }
+                region.capture.before_write(region, pages);
             }
         }
         Ok(Acquired::Ready(region.slice(gpa, len)))
@@ -244,6 +274,7 @@ impl GuestRam {
         let host = region.mapping.at((page - region.gpa) as usize);
         let flags = if access == Access::Write {
             region.map.mark_dirty(index);
+            region.capture.before_write(region, index..=index);
             region.map.let_cache(index)
         } else if region.map.trapped(index) {
             TRAPPED

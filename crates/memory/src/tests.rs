@@ -72,6 +72,44 @@ fn bad_regions_are_refused() {
     }
 }
 
+#[test]
+fn memory_is_put_together_from_parts_without_being_written() {
+    let Backing::SharedFd(file) = Backing::memfd(8 * PAGE).unwrap() else { panic!("not a memfd") };
+    rustix::io::pwrite(&file, &[7; 8 * PAGE as usize], 0).unwrap();
+    let m = GuestRam::new(vec![RegionSpec { gpa: 0, len: 16 * PAGE, backing: Backing::Anonymous }]).unwrap();
+    let from = |at| Part::File { file: std::os::fd::AsFd::as_fd(&file), at };
+    m.lay(PAGE, 4 * PAGE, from(4 * PAGE)).unwrap();
+    m.lay(2 * PAGE, PAGE, Part::Bytes(&[9; PAGE as usize])).unwrap();
+    m.lay(3 * PAGE, PAGE, Part::Zero).unwrap();
+    let byte = |page: u64| {
+        let mut b = [0];
+        m.peek(page * PAGE + 5, &mut b).unwrap();
+        b[0]
+    };
+    assert_eq!([0, 1, 2, 3, 4, 5].map(byte), [0, 7, 9, 0, 7, 0]);
+    let map = m.regions()[0].pages();
+    let is = [1, 2, 3, 4].map(|p| map.presence(p));
+    assert_eq!(is, [Presence::File, Presence::Private, Presence::Zero, Presence::File]);
+    assert!((0..16).all(|p| !map.dirty_since(p, 1)));
+    m.load(PAGE, &[1]).unwrap();
+    assert!(map.dirty_since(1, 1));
+    let mut held = [0];
+    rustix::io::pread(&file, &mut held, 4 * PAGE).unwrap();
+    assert_eq!(held, [7]);
+    for (gpa, len, part) in [
+        (16 * PAGE, PAGE, Part::Zero),
+        (15 * PAGE, 2 * PAGE, Part::Zero),
+        (1, PAGE, Part::Zero),
+        (0, 0, Part::Zero),
+        (0, PAGE, from(8 * PAGE)),
+        (0, PAGE, Part::Bytes(&[0])),
+    ] {
+        assert!(m.lay(gpa, len, part).is_err(), "{gpa:#x}+{len:#x} {part:?}");
+    }
+    m.clear();
+    assert_eq!([1, 2, 4].map(byte), [0, 0, 0]);
+}
+
 proptest! {
     #[test]
     fn no_range_outside_ram_is_given(gpa in any::<u64>(), len in any::<u64>(), near in 0u64..0x20000) {
