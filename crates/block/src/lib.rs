@@ -30,6 +30,7 @@ pub mod open;
 pub mod probe;
 pub mod qcow2;
 pub mod raw;
+mod staged;
 #[cfg(test)]
 mod testing;
 mod vectors;
@@ -41,6 +42,7 @@ pub use open::{OpenDisk, OpenOptions, open_disk};
 pub use probe::Format;
 pub use qcow2::{Chain, Qcow2Disk, create_overlay};
 pub use raw::RawDisk;
+pub use staged::{Staged, stage};
 
 use vm_memory::VolatileSlice;
 

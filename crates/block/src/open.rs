@@ -13,6 +13,7 @@ use vm_memory::VolatileSlice;
 
 use crate::lock::{FileLock, Lease, Owner, lock_shared};
 use crate::qcow2::{Chain, Qcow2Disk, resolve};
+use crate::staged::Unsettled;
 use crate::{Disk, DiskError, Format, RawDisk, probe::probe};
 
 /// What to open, and how.
@@ -56,7 +57,9 @@ pub struct OpenDisk {
     /// Whether the layers were found in the image, rather than given by the caller, who then knows them.
     found: bool,
     path: PathBuf,
-    _shared: Vec<FileLock>,
+    shared: Vec<FileLock>,
+    /// Of the layer below, when this one has just been put on it.
+    unsettled: Option<Unsettled>,
 }
 
 impl OpenDisk {
@@ -102,6 +105,37 @@ impl OpenDisk {
         let epoch = lease.hand_over(next)?;
         self.disk.abandon();
         Ok(epoch)
+    }
+
+    /// Closes it, without giving up the right to write it: its path, its format, and that right.
+    pub(crate) fn close(mut self) -> (PathBuf, Format, Option<Lease>) {
+        if self.check_lease().is_err() {
+            self.disk.abandon();
+        }
+        (self.path.clone(), self.format, self.lease.take())
+    }
+
+    /// A qcow2 disk over one that was open until now, and what lies under that.
+    pub(crate) fn stacked(
+        disk: Box<dyn Disk>,
+        lease: Lease,
+        path: PathBuf,
+        (layers, shared): (Vec<PathBuf>, Vec<FileLock>),
+        unsettled: Unsettled,
+    ) -> OpenDisk {
+        let (lease, unsettled) = (Some(lease), Some(unsettled));
+        OpenDisk { disk, lease, format: Format::Qcow2, layers, found: false, path, shared, unsettled }
+    }
+
+    /// After [`crate::Staged::put_on`], when there is time: lets others read the layer below.
+    ///
+    /// # Errors
+    /// Its lock cannot be had; the disk works all the same.
+    pub fn settle(&mut self) -> Result<(), DiskError> {
+        if let Some(unsettled) = self.unsettled.take() {
+            self.shared.push(unsettled.settle()?);
+        }
+        Ok(())
     }
 
     /// Gives the disk up if it is not ours any more.
@@ -221,11 +255,11 @@ pub fn open(options: OpenOptions) -> Result<OpenDisk, DiskError> {
         lease.confirm();
     }
     let found = !matches!(chain, Chain::Given(_));
-    Ok(OpenDisk { disk, lease, format, layers, found, path, _shared: shared })
+    Ok(OpenDisk { disk, lease, format, layers, found, path, shared, unsettled: None })
 }
 
 /// Opens the file itself: a regular file or a block device, nothing else.
-fn open_file(path: &Path, read_only: bool) -> Result<File, DiskError> {
+pub(crate) fn open_file(path: &Path, read_only: bool) -> Result<File, DiskError> {
     let fail = |e| DiskError::from_io(path, "open", e);
     // NONBLOCK: a FIFO under that name must not hang us. It changes nothing on files and block devices.
     let opened = FileOptions::new().read(true).write(!read_only).custom_flags(libc::O_NONBLOCK).open(path);
@@ -297,6 +331,53 @@ mod tests {
         let mut disk: Box<dyn Disk> = open_disk(options).unwrap();
         assert_eq!(get(&mut *disk, 0, 4).unwrap(), b"QFI\xfb");
         assert!(disk.size() == 4096 && !disk.read_only());
+    }
+
+    #[test]
+    fn a_layer_is_put_on_an_open_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("base"), vec![1; 1 << 20]).unwrap();
+        crate::create_overlay(&at("one"), &at("base"), Format::Raw, None).unwrap();
+        let given = |names: &[(&str, Format)]| Chain::Given(names.iter().map(|(n, f)| (at(n), *f)).collect());
+        let options = |name: &str, chain| OpenOptions { chain, ..OpenOptions::new(at(name), "t") };
+        let one = || options("one", given(&[("base", Format::Raw)]));
+        let mut disk = open(one()).unwrap();
+        put(&mut disk, 4096, &[2; 512]).unwrap();
+        disk.flush().unwrap();
+        crate::create_overlay(&at("two"), &at("one"), Format::Qcow2, None).unwrap();
+        let two = || options("two", given(&[("one", Format::Qcow2), ("base", Format::Raw)]));
+        let staged = crate::stage(two()).unwrap();
+        // It may still be written, until it is put on.
+        put(&mut disk, 8192, &[3; 512]).unwrap();
+        disk.flush().unwrap();
+        let mut disk = staged.put_on(disk).unwrap();
+        let before = fs::read(at("one")).unwrap();
+        for settled in [false, true] {
+            let seen = [0, 4096, 8192].map(|o| get(&mut disk, o, 1).unwrap()[0]);
+            assert_eq!(seen, [if settled { 4 } else { 1 }, 2, 3]);
+            put(&mut disk, 0, &[4 + u8::from(settled); 512]).unwrap();
+            disk.flush().unwrap();
+            // Nobody else writes to either, before and after; and others may read the lower one afterwards.
+            assert!(open(one()).is_err() && open(two()).is_err());
+            assert_eq!(open(OpenOptions { read_only: true, ..one() }).is_ok(), settled);
+            disk.settle().unwrap();
+        }
+        assert_eq!(disk.layers(), [at("one"), at("base")]);
+        drop(disk);
+        assert!(fs::read(at("one")).unwrap() == before);
+        let mut disk = open(two()).unwrap();
+        assert_eq!(get(&mut disk, 0, 1).unwrap(), [5]);
+        assert_eq!(get(&mut disk, 8192, 1).unwrap(), [3]);
+        assert!(disk.notes().is_empty(), "{:?}", disk.notes());
+        drop(disk);
+        // No record is left of anyone.
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3);
+        // A layer that has gone meanwhile: the disk below is closed, and as it was.
+        crate::create_overlay(&at("three"), &at("one"), Format::Qcow2, None).unwrap();
+        let staged = crate::stage(options("three", given(&[("one", Format::Qcow2)]))).unwrap();
+        assert!(staged.put_on(open(one()).unwrap()).is_err());
+        assert_eq!(get(&mut open(one()).unwrap(), 8192, 1).unwrap(), [3]);
     }
 
     #[test]
