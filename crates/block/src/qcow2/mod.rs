@@ -24,6 +24,7 @@
 mod chain;
 pub(crate) mod check;
 mod create;
+mod fold;
 pub(crate) mod header;
 mod order;
 #[cfg(test)]
@@ -49,6 +50,7 @@ use vm_memory::VolatileSlice;
 pub(crate) use chain::resolve;
 pub use chain::{Chain, Layer};
 pub use create::{create_image, create_overlay};
+pub use fold::fold_layers;
 
 use crate::vectors::{total, within, writable};
 use crate::{Disk, DiskError, Format};
