@@ -47,10 +47,25 @@ pub fn run(tools: &Tools, words: &[&str]) -> Result<(), String> {
             )?;
             command(test("strata-e2e").args(["--test", "digests"]).env("STRATA_DIGEST_ROUNDS", "100000"))
         }
-        [] => ["differential", "translator", "debian", "float"].iter().try_for_each(|w| run(tools, &[w])),
-        _ => {
-            Err("usage: cargo xtask soak [differential [INSTRUCTIONS] | translator [SEEDS] | debian | float]"
-                .to_owned())
+        // Machines and commands killed at random moments of saving, deleting, merging and restoring.
+        ["kills", rest @ ..] => {
+            let kills = rest.first().copied().unwrap_or("200");
+            let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            command(
+                cargo(tools)
+                    .args(["test", "--release", "-p", "strata-vmm", "--test", "real", "--"])
+                    .args(["may_be_killed", "--nocapture"])
+                    .env("STRATA_KILLS", kills)
+                    .env("STRATA_SEED", seed.map_or(1, |d| d.as_secs()).to_string()),
+            )
         }
+        [] => ["differential", "translator", "debian", "float", "kills"]
+            .iter()
+            .try_for_each(|w| run(tools, &[w])),
+        _ => Err(
+            "usage: cargo xtask soak [differential [INSTRUCTIONS] | translator [SEEDS] | debian | float | \
+                 kills [ROUNDS]]"
+                .to_owned(),
+        ),
     }
 }

@@ -1,6 +1,7 @@
 //! Whole machines with tiny guest programs.
 
 pub(crate) mod guest;
+mod live;
 mod parts;
 mod pausing;
 mod programs;

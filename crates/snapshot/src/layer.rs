@@ -8,16 +8,20 @@
 //! ```
 //! A layer without a parent is written **flat**: page `n` stands at `4096 + n * 4096`, pages of zeroes too (as a hole
 //! where the file system has holes; a reader asks for bytes, never for holes). So it is mapped by one call. A layer
-//! with a parent may pack its pages. What a layer is called by others is the digest of its header, which has the
-//! digest of the index, which has the digests of the data.
+//! with a parent packs its pages: those that were written since, one after the other. What a layer is called by others is the digest of its header, which has the
+//! digest of the index, which has the digests of the data; one that was merged from others takes over the name of the
+//! uppermost, so that nothing above it need change.
 
+mod chain;
 mod index;
+mod merge;
 mod read;
 mod write;
 
+pub use chain::{LayerChain, MAX_LAYERS, Placed};
 pub use index::{Run, RunKind};
 pub use read::Layer;
-pub use write::LayerWriter;
+pub(crate) use write::LayerWriter;
 
 use crate::SnapshotError;
 use sha2::{Digest, Sha256};
@@ -30,18 +34,23 @@ const VERSION: u32 = 1;
 const DATA: u64 = PAGE;
 /// How much data one digest covers, in bytes.
 const GROUP: u64 = 1 << 20;
-/// The header's fields; the rest of its page is zero.
-const HEADER: usize = 152;
+/// The one feature that a reader must know: the layer has the name of another.
+const STANDS_FOR: u64 = 1;
 /// Most pages of a layer: 4 TiB of them.
 const MAX_PAGES: u64 = 1 << 30;
+
+/// The id of a layer and the digest of its header.
+pub type LayerName = ([u8; 16], [u8; 32]);
 
 /// A layer's header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerInfo {
     /// A random name.
     pub id: [u8; 16],
-    /// The layer below, by id and digest.
-    pub parent: Option<([u8; 16], [u8; 32])>,
+    /// The layer below, by its name.
+    pub parent: Option<LayerName>,
+    /// The layer that it was made to replace, by its name, which it takes over.
+    pub stands_for: Option<LayerName>,
     /// How many pages it describes.
     pub pages: u64,
     /// Bytes of data.
@@ -62,8 +71,7 @@ impl LayerInfo {
         let mut b = MAGIC.to_vec();
         b.extend(VERSION.to_le_bytes());
         b.extend((PAGE as u32).to_le_bytes());
-        // Features that a reader must know; there are none yet.
-        b.extend(0u64.to_le_bytes());
+        b.extend(u64::from(self.stands_for.is_some()).to_le_bytes());
         for n in [self.pages, self.data, self.runs] {
             b.extend(n.to_le_bytes());
         }
@@ -72,14 +80,22 @@ impl LayerInfo {
         b.extend(parent);
         b.extend(digest);
         b.extend(self.index_digest);
-        debug_assert_eq!(b.len(), HEADER);
+        if let Some((id, digest)) = self.stands_for {
+            b.extend(id);
+            b.extend(digest);
+        }
         b.resize(PAGE as usize, 0);
         b
     }
 
-    /// The name by which a manifest or a child knows this very layer.
+    /// With the id, what a manifest knows this very file by.
     pub fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.bytes()).into()
+    }
+
+    /// What a layer above knows it by: that of the layer that it stands for, which has the same pages.
+    pub fn name(&self) -> LayerName {
+        self.stands_for.unwrap_or_else(|| (self.id, self.digest()))
     }
 
     fn parse(b: &[u8], path: &Path) -> Result<LayerInfo, SnapshotError> {
@@ -99,7 +115,7 @@ impl LayerInfo {
         if version != u64::from(VERSION) {
             return Err(newer(format!("version {version} of its format")));
         }
-        if features != 0 {
+        if features & !STANDS_FOR != 0 {
             return Err(newer(format!("features {features:#x}")));
         }
         let [pages, data, runs, has_parent] = [(); 4].map(|()| number(take(8)));
@@ -107,9 +123,14 @@ impl LayerInfo {
         let parent = (take(16).try_into(), take(32).try_into());
         let index_digest = take(32).try_into().map_err(|_| bad("it is cut short"))?;
         let (Ok(parent), Ok(digest)) = parent else { return Err(bad("it is cut short")) };
+        let stands_for = match (take(16).try_into(), take(32).try_into()) {
+            (Ok(id), Ok(digest)) if features & STANDS_FOR != 0 => Some((id, digest)),
+            _ => None,
+        };
         let info = LayerInfo {
             id,
             parent: (has_parent == 1).then_some((parent, digest)),
+            stands_for,
             pages,
             data,
             runs,

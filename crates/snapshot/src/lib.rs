@@ -4,6 +4,7 @@
 //!  manifest.json   what a person reads: names, sizes, digests, disks        manifest.rs
 //!  state           the states of all parts (`strata_state::StateFile`)
 //!  memory          a layer: pages, and an index that says where they are    layer.rs
+//!  memory.1, ...   the layers that it stands on, nearest first; links to those of other sets
 //! ```
 //! The form of each byte is `docs/formats/snapshot.md`. Invariants: a set is complete under its name or not there (it is
 //! written under another name, made durable, renamed); its files never change afterwards; nothing of it is used before
@@ -18,6 +19,6 @@ mod manifest;
 mod set;
 
 pub use error::SnapshotError;
-pub use layer::{Layer, LayerInfo, LayerWriter, Run, RunKind};
+pub use layer::{Layer, LayerChain, LayerInfo, LayerName, MAX_LAYERS, Placed, Run, RunKind};
 pub use manifest::{DiskRef, FileRef, MachineRef, Manifest, MemoryRef};
-pub use set::{MANIFEST, MEMORY, STATE, SetReader, SetWriter, link_set, new_id};
+pub use set::{MANIFEST, MEMORY, Rewrite, STATE, SetReader, SetWriter, link_set, new_id, rewrite_set};

@@ -10,6 +10,8 @@ use std::path::Path;
 
 const FORMAT: u32 = 1;
 const NONE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// What this build knows of `features`: memory in several layers.
+const LAYERS: &str = "layers";
 const KEY: &str = "\"digest\": \"";
 
 /// What machine it is of.
@@ -69,7 +71,7 @@ pub struct Manifest {
     pub format: u32,
     /// The program that wrote it, for people.
     pub producer: String,
-    /// What a reader must know.
+    /// What a reader must know; written by what is in the others.
     #[serde(default)]
     pub features: Vec<String>,
     /// Its name for ever: 32 hexadecimal digits.
@@ -88,6 +90,9 @@ pub struct Manifest {
     pub state: FileRef,
     /// Its memory.
     pub memory: MemoryRef,
+    /// The layers below that one, nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub below: Vec<MemoryRef>,
     /// Its disks, in the order of their slots.
     pub disks: Vec<DiskRef>,
     /// The instance as it was: what a new one is made from. Bindings to the host stand here, and nowhere in the state.
@@ -110,6 +115,7 @@ impl Manifest {
             machine,
             state: FileRef::default(),
             memory: MemoryRef::default(),
+            below: Vec::new(),
             disks: Vec::new(),
             instance,
             digest: NONE.into(),
@@ -118,7 +124,8 @@ impl Manifest {
 
     /// As text, with its digest.
     pub fn bytes(&self) -> Vec<u8> {
-        let blank = Manifest { digest: NONE.into(), ..self.clone() };
+        let features = if self.below.is_empty() { vec![] } else { vec![LAYERS.to_owned()] };
+        let blank = Manifest { digest: NONE.into(), features, ..self.clone() };
         // Keys are strings and numbers finite: it cannot fail.
         let mut text = serde_json::to_string_pretty(&blank).unwrap_or_default();
         text.push('\n');
@@ -157,9 +164,13 @@ impl Manifest {
         if head.format != FORMAT {
             return Err(newer(format!("format {}", head.format)));
         }
-        if let Some(f) = head.features.first() {
+        if let Some(f) = head.features.iter().find(|f| *f != LAYERS) {
             return Err(newer(format!("`{f}`")));
         }
-        serde_json::from_str(text).map_err(json)
+        let manifest: Manifest = serde_json::from_str(text).map_err(json)?;
+        if manifest.below.len() >= crate::MAX_LAYERS {
+            return Err(bad("its memory has more layers than there may be"));
+        }
+        Ok(manifest)
     }
 }

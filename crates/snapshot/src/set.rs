@@ -1,12 +1,18 @@
 //! The folder of a snapshot: written beside its place and renamed into it, checked before anything of it is used.
 
-use crate::{FileRef, Layer, LayerWriter, Manifest, MemoryRef, SnapshotError};
+mod rewrite;
+
+pub use rewrite::{Rewrite, rewrite_set};
+
+use crate::layer::{LayerName, LayerWriter};
+use crate::{FileRef, Layer, LayerChain, MAX_LAYERS, Manifest, MemoryRef, SnapshotError};
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, Metadata};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use strata_memory::GuestRam;
 use strata_state::StateFile;
 
@@ -16,6 +22,11 @@ pub const MANIFEST: &str = "manifest.json";
 pub const STATE: &str = "state";
 /// The memory layer's name in a set.
 pub const MEMORY: &str = "memory";
+
+/// The name in a set of layer number `n` of its memory, counted from the top.
+pub(crate) fn layer_name(n: usize) -> String {
+    if n == 0 { MEMORY.to_owned() } else { format!("{MEMORY}.{n}") }
+}
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
@@ -44,70 +55,120 @@ fn parent(dir: &Path) -> &Path {
 pub struct SetWriter {
     dir: PathBuf,
     layer: Option<LayerWriter>,
-    state: FileRef,
+    state: Vec<u8>,
+    base: Option<Base>,
     finished: bool,
 }
 
+/// What a set stands on: layers of another set, and since which dirty epoch memory may differ from it.
+#[derive(Debug)]
+struct Base {
+    layers: Vec<MemoryRef>,
+    parent: LayerName,
+    since: u32,
+}
+
 impl SetWriter {
-    /// Copies memory and state into the new folder `dir`. Nothing of the machine may run meanwhile.
+    /// Makes the new folder `dir`. The machine may run.
     ///
     /// # Errors
     /// The host does not let it be written.
-    pub fn copy(dir: &Path, ram: &GuestRam, state: &[u8]) -> Result<SetWriter, SnapshotError> {
+    pub fn create(dir: &Path) -> Result<SetWriter, SnapshotError> {
         fs::DirBuilder::new().mode(0o700).create(dir).map_err(SnapshotError::io("make the folder", dir))?;
-        let copied = (|| {
-            let path = dir.join(STATE);
-            let fail = SnapshotError::io("write", &path);
-            let mut file = File::create_new(&path).map_err(fail)?;
-            file.write_all(state).map_err(SnapshotError::io("write", &path))?;
-            LayerWriter::copy(ram, &dir.join(MEMORY))
-        })();
-        match copied {
-            Ok(layer) => {
-                let state = FileRef { size: state.len() as u64, sha256: hex(&Sha256::digest(state)) };
-                Ok(SetWriter { dir: dir.to_owned(), layer: Some(layer), state, finished: false })
-            }
-            Err(e) => {
-                // The first error is the one to tell.
-                let _ = fs::remove_dir_all(dir);
-                Err(e)
-            }
+        let mut writer =
+            SetWriter { dir: dir.to_owned(), layer: None, state: Vec::new(), base: None, finished: false };
+        writer.layer = Some(LayerWriter::create(&dir.join(MEMORY))?);
+        Ok(writer)
+    }
+
+    /// The set is to have only those pages that were written `since` a dirty epoch, at whose beginning memory was as the
+    /// set in `dir` has it. It gets links to that set's layers. The machine may run.
+    ///
+    /// # Errors
+    /// That set cannot be used, or has as many layers as there may be: this one can be written all the same, whole.
+    pub fn stand_on(&mut self, dir: &Path, since: u32) -> Result<(), SnapshotError> {
+        let below = SetReader::open(dir)?;
+        let (manifest, layers) = (below.manifest(), below.memory().layers());
+        let (Some(top), true) = (layers.first(), layers.len() < MAX_LAYERS) else {
+            return Err(SnapshotError::bad("memory", dir, "it has as many layers as there may be"));
+        };
+        let mut refs = vec![manifest.memory.clone()];
+        refs.extend(manifest.below.iter().cloned());
+        let linked = (0..layers.len())
+            .try_for_each(|n| link(&dir.join(layer_name(n)), &self.dir.join(layer_name(n + 1))));
+        self.base = Some(Base { layers: refs, parent: top.info().name(), since });
+        linked.inspect_err(|_| self.stand_alone())
+    }
+
+    /// All pages are to be in it after all.
+    fn stand_alone(&mut self) {
+        for n in 1..=self.base.take().map_or(0, |b| b.layers.len()) {
+            // What cannot be removed is a name more for a file, in a set that does not speak of it.
+            let _ = fs::remove_file(self.dir.join(layer_name(n)));
         }
     }
 
-    /// Completes `manifest`, makes all durable and renames the folder to `to`, which must not exist. The machine may
-    /// run on meanwhile.
+    /// The moment: the set is to have memory as it is now, and `state`. Nothing of the machine may run during this call;
+    /// afterwards all of it may, while [`SetWriter::finish`] copies. Gives memory's new dirty epoch.
     ///
     /// # Errors
-    /// The host does not let it be written, or `to` exists: nothing is left.
-    pub fn finish(self, manifest: Manifest, to: &Path) -> Result<Manifest, SnapshotError> {
+    /// Memory cannot be saved now.
+    pub fn begin(&mut self, ram: &GuestRam, state: Vec<u8>) -> Result<u32, SnapshotError> {
+        self.state = state;
+        match &mut self.layer {
+            Some(layer) => {
+                let since = self.base.as_ref().map(|b| b.since);
+                let begun = layer.begin(ram, since)?;
+                if since.is_some() && !begun.stands_on_parent {
+                    self.stand_alone();
+                }
+                Ok(begun.epoch)
+            }
+            None => Err(SnapshotError::bad("memory", &self.dir, "it is gone")),
+        }
+    }
+
+    /// Copies memory, completes `manifest`, makes all durable and renames the folder to `to`, which must not exist. The
+    /// machine may run on meanwhile.
+    ///
+    /// # Errors
+    /// The host does not let it be written, `to` exists, or it is `cancelled`: nothing is left.
+    pub fn finish(
+        self,
+        manifest: Manifest,
+        to: &Path,
+        cancelled: &AtomicBool,
+    ) -> Result<Manifest, SnapshotError> {
         let dir = self.dir.clone();
-        let done = self.complete(manifest, to);
+        let done = self.complete(manifest, to, cancelled);
         if done.is_err() {
             let _ = fs::remove_dir_all(dir);
         }
         done
     }
 
-    fn complete(mut self, mut manifest: Manifest, to: &Path) -> Result<Manifest, SnapshotError> {
+    fn complete(
+        mut self,
+        mut manifest: Manifest,
+        to: &Path,
+        cancelled: &AtomicBool,
+    ) -> Result<Manifest, SnapshotError> {
         self.finished = true;
         let dir = self.dir.clone();
         let id = new_id().map_err(SnapshotError::io("name the layer of", &dir))?;
-        let state = dir.join(STATE);
-        File::open(&state).and_then(|f| f.sync_all()).map_err(SnapshotError::io("write", &state))?;
+        write_durably(&dir.join(STATE), &self.state)?;
         let memory = dir.join(MEMORY);
         let Some(layer) = self.layer.take() else {
             return Err(SnapshotError::bad("memory", &memory, "it is gone"));
         };
-        let info = layer.finish(id)?;
+        let base = self.base.take();
+        let info = layer.finish(id, base.as_ref().map(|b| b.parent), cancelled)?;
+        manifest.below = base.map(|b| b.layers).unwrap_or_default();
         let meta = fs::metadata(&memory).map_err(SnapshotError::io("look at", &memory))?;
-        manifest.state = self.state.clone();
+        let sha256 = hex(&Sha256::digest(&self.state));
+        manifest.state = FileRef { size: self.state.len() as u64, sha256 };
         manifest.memory = MemoryRef { id: hex(&info.id), sha256: hex(&info.digest()), ..identity(&meta) };
-        let path = dir.join(MANIFEST);
-        let mut file = File::create_new(&path).map_err(SnapshotError::io("write", &path))?;
-        file.write_all(&manifest.bytes())
-            .and_then(|()| file.sync_all())
-            .map_err(SnapshotError::io("write", &path))?;
+        write_durably(&dir.join(MANIFEST), &manifest.bytes())?;
         sync_dir(&dir)?;
         if to.exists() {
             let exists = std::io::ErrorKind::AlreadyExists.into();
@@ -128,6 +189,11 @@ impl Drop for SetWriter {
     }
 }
 
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), SnapshotError> {
+    let mut file = File::create_new(path).map_err(SnapshotError::io("write", path))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(SnapshotError::io("write", path))
+}
+
 fn identity(meta: &Metadata) -> MemoryRef {
     MemoryRef {
         size: meta.len(),
@@ -143,10 +209,11 @@ fn identity(meta: &Metadata) -> MemoryRef {
 /// # Errors
 /// The host does not let it be made; nothing is left.
 pub fn link_set(from: &Path, to: &Path) -> Result<(), SnapshotError> {
+    let below = SetReader::manifest_of(from)?.below.len();
     fs::DirBuilder::new().mode(0o700).create(to).map_err(SnapshotError::io("make the folder", to))?;
-    let linked = [STATE, MEMORY, MANIFEST].iter().try_for_each(|name| {
-        fs::hard_link(from.join(name), to.join(name)).map_err(SnapshotError::io("link", &from.join(name)))
-    });
+    let layers = (0..=below).map(layer_name);
+    let files = layers.chain([STATE.into(), MANIFEST.into()]);
+    let linked = files.into_iter().try_for_each(|name| link(&from.join(&name), &to.join(&name)));
     let linked = linked.and_then(|()| sync_dir(to)).and_then(|()| sync_dir(parent(to)));
     if linked.is_err() {
         let _ = fs::remove_dir_all(to);
@@ -159,7 +226,7 @@ pub fn link_set(from: &Path, to: &Path) -> Result<(), SnapshotError> {
 pub struct SetReader {
     manifest: Manifest,
     state: Vec<u8>,
-    layer: Layer,
+    memory: LayerChain,
 }
 
 impl SetReader {
@@ -178,6 +245,16 @@ impl SetReader {
     /// # Errors
     /// Something of it is missing, damaged, was replaced, or is from a newer build.
     pub fn open(dir: &Path) -> Result<SetReader, SnapshotError> {
+        let which = || fs::metadata(dir).map(|m| m.ino()).ok();
+        let before = which();
+        match SetReader::open_once(dir) {
+            // It was rewritten meanwhile: files of both do not fit together.
+            Err(_) if which() != before => SetReader::open_once(dir),
+            other => other,
+        }
+    }
+
+    fn open_once(dir: &Path) -> Result<SetReader, SnapshotError> {
         let manifest = SetReader::manifest_of(dir)?;
         let path = dir.join(STATE);
         let state = fs::read(&path).map_err(SnapshotError::io("read the snapshot's state", &path))?;
@@ -186,22 +263,14 @@ impl SetReader {
             return Err(SnapshotError::bad("state", &path, "it is not the one that the manifest names"));
         }
         StateFile::parse(&state).map_err(|e| SnapshotError::bad("state", &path, e.to_string()))?;
-        let path = dir.join(MEMORY);
-        let layer = Layer::open(&path)?;
-        let meta = layer.file().metadata().map_err(SnapshotError::io("look at", &path))?;
-        let info = layer.info();
-        let found = MemoryRef { id: hex(&info.id), sha256: hex(&info.digest()), ..identity(&meta) };
-        if (&found.id, &found.sha256) != (&manifest.memory.id, &manifest.memory.sha256) {
-            return Err(SnapshotError::bad("memory", &path, "it is not the one that the manifest names"));
-        }
-        if found != manifest.memory {
-            let why = "it has been written to, or is a copy, since the snapshot was taken";
-            return Err(SnapshotError::bad("memory", &path, why));
-        }
-        if info.pages * strata_memory::PAGE != manifest.machine.memory {
+        let refs = [&manifest.memory].into_iter().chain(&manifest.below).enumerate();
+        let layers = refs.map(|(n, known)| open_layer(&dir.join(layer_name(n)), known));
+        let memory = LayerChain::new(layers.collect::<Result<_, _>>()?)?;
+        if memory.pages() * strata_memory::PAGE != manifest.machine.memory {
+            let path = dir.join(MEMORY);
             return Err(SnapshotError::bad("memory", &path, "it is not as large as the machine's"));
         }
-        Ok(SetReader { manifest, state, layer })
+        Ok(SetReader { manifest, state, memory })
     }
 
     /// The manifest.
@@ -215,9 +284,34 @@ impl SetReader {
     }
 
     /// The memory.
-    pub fn layer(&self) -> &Layer {
-        &self.layer
+    pub fn memory(&self) -> &LayerChain {
+        &self.memory
     }
+}
+
+/// What a manifest knows a layer by.
+fn known_by(layer: &Layer, path: &Path) -> Result<MemoryRef, SnapshotError> {
+    let meta = layer.file().metadata().map_err(SnapshotError::io("look at", path))?;
+    let info = layer.info();
+    Ok(MemoryRef { id: hex(&info.id), sha256: hex(&info.digest()), ..identity(&meta) })
+}
+
+fn link(from: &Path, to: &Path) -> Result<(), SnapshotError> {
+    fs::hard_link(from, to).map_err(SnapshotError::io("link", from))
+}
+
+/// Opens a layer, which must be the very file that is `known`.
+fn open_layer(path: &Path, known: &MemoryRef) -> Result<Layer, SnapshotError> {
+    let layer = Layer::open(path)?;
+    let found = known_by(&layer, path)?;
+    if (&found.id, &found.sha256) != (&known.id, &known.sha256) {
+        return Err(SnapshotError::bad("memory", path, "it is not the one that the manifest names"));
+    }
+    if found != *known {
+        let why = "it has been written to, or is a copy, since the snapshot was taken";
+        return Err(SnapshotError::bad("memory", path, why));
+    }
+    Ok(layer)
 }
 
 #[cfg(test)]

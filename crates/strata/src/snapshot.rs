@@ -10,7 +10,9 @@ use strata_vmm::{Client, Error, Instance, Kind, NetSpec, Result, Store};
 pub fn snapshot(command: SnapshotCommand) -> Result<u8> {
     let store = Store::open()?;
     match command {
-        SnapshotCommand::Create(a) => running(&store, &a.name)?.snapshot(&a.tag, false)?,
+        SnapshotCommand::Create(a) => {
+            running(&store, &a.name)?.snapshot(&a.tag, false)?;
+        }
         SnapshotCommand::List(a) => list(&store, &a.name)?,
         SnapshotCommand::Tree(a) => tree(&store, &a.name)?,
         SnapshotCommand::Restore(a) => return restore(&store, &a.name, &a.tag),

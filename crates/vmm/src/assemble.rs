@@ -8,6 +8,7 @@ use crate::console::stream_pair;
 use crate::control::{Assembled, MachineControl};
 use crate::convert::paragraph;
 use crate::exit::{Error, Kind, Outcome, Result};
+use crate::instances::snapshots::manifests;
 use crate::name::random;
 use crate::spec::{ConsoleSpec, DiskSpec, NetSpec, VmmSpec};
 use rustix::fs::{FileType, OFlags};
@@ -16,12 +17,12 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use strata_block::{Chain, Disk, OpenDisk, OpenOptions};
+use strata_block::{Chain, Disk, OpenDisk, OpenOptions, Staged};
 use strata_engine::{Entropy, SeededEntropy};
 use strata_machine::loader::{LoadError, Placement, Source};
 use strata_machine::{BuildError, ConsoleFds, Exit, Machine, MachineSpec, Nic, Refused, Resources, Restore};
 use strata_net::{Forward, NetBackend, UserConfig, UserNet, bind_forward, open_tap};
-use strata_snapshot::{SetReader, SetWriter};
+use strata_snapshot::{Manifest, SetReader, SetWriter};
 
 /// Opens all that `spec` names and builds the machine.
 pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
@@ -31,7 +32,10 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
         initrd: source(spec.initrd.as_deref(), "initrd")?,
     };
     // Checked before anything of the host is taken for it.
-    let restore = spec.restore.as_deref().map(|dir| restore(dir, spec)).transpose()?;
+    let (restored_from, restore) = match &spec.restore {
+        Some(dir) => restore(dir, spec).map(|(id, restore)| (id, Some(restore)))?,
+        None => (None, None),
+    };
     let mut notes = Vec::new();
     let mut disks = Vec::new();
     for d in &spec.disks {
@@ -77,6 +81,8 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
         machine: Box::new(Real {
             tier: machine.tier().name(),
             name: spec.name.clone(),
+            restored_from,
+            staged: Mutex::default(),
             disks: to_flush,
             machine: RwLock::new(Some(machine)),
         }),
@@ -108,8 +114,9 @@ fn source(path: Option<&Path>, what: &str) -> Result<Option<Source>> {
     Ok(Some(Source { file, name }))
 }
 
-/// The moment that is saved in `dir`, checked, with its memory mapped.
-fn restore(dir: &Path, spec: &VmmSpec) -> Result<Restore> {
+/// The moment that is saved in `dir`, checked, with its memory mapped; and the id of the snapshot from which memory differs by
+/// what is marked as written.
+fn restore(dir: &Path, spec: &VmmSpec) -> Result<(Option<String>, Restore)> {
     let set = SetReader::open(dir)?;
     let m = &set.manifest().machine;
     if (m.cpus, m.memory) != (spec.cpus, spec.memory) {
@@ -125,11 +132,24 @@ fn restore(dir: &Path, spec: &VmmSpec) -> Result<Restore> {
         return Err(Error::new(Kind::BadInput, text));
     }
     let generation = if spec.renewed { Some(random::<16>()?) } else { None };
-    Ok(Restore { generation, ram: set.layer().map(strata_machine::ram_base())?, state: set.state().to_vec() })
+    let ram = set.memory().map(strata_machine::ram_base())?;
+    let id = match set.manifest() {
+        kept if !kept.tag.is_empty() => Some(kept.id.clone()),
+        // Of a machine that was suspended nothing stays but the snapshot that it stands on.
+        suspended => {
+            let kept = spec.instance_dir.as_deref().and_then(|dir| manifests(dir).ok()).unwrap_or_default();
+            let below = suspended.below.first().map(|l| &l.sha256);
+            let is_below = |m: &Manifest| Some(&m.memory.sha256) == below;
+            let found = kept.into_iter().find_map(|(_, m)| m.ok().filter(is_below));
+            found.iter().for_each(|_| set.memory().mark_uppermost(&ram));
+            found.map(|m| m.id)
+        }
+    };
+    Ok((id, Restore { generation, ram, state: set.state().to_vec() }))
 }
 
-fn open_disk(d: &DiskSpec, instance: &str) -> Result<OpenDisk> {
-    let options = OpenOptions {
+fn open_options(d: &DiskSpec, instance: &str) -> OpenOptions {
+    OpenOptions {
         format: d.format.map(Into::into),
         read_only: d.read_only,
         chain: match &d.base {
@@ -140,8 +160,11 @@ fn open_disk(d: &DiskSpec, instance: &str) -> Result<OpenDisk> {
             None => Chain::SameDirectory,
         },
         ..OpenOptions::new(&d.path, instance)
-    };
-    Ok(strata_block::open::open(options)?)
+    }
+}
+
+fn open_disk(d: &DiskSpec, instance: &str) -> Result<OpenDisk> {
+    Ok(strata_block::open::open(open_options(d, instance))?)
 }
 
 fn backend(net: &NetSpec, seed: Option<u64>) -> Result<Option<Box<dyn NetBackend>>> {
@@ -207,12 +230,27 @@ impl SharedDisk {
         disk.as_mut().map_or_else(|| Err(std::io::Error::other("its file could not be opened again")), f)
     }
 
-    /// Goes on with another file. The old one is let go of first, since the new one may stand on it.
-    fn switch(&self, to: &DiskSpec, instance: &str) -> Result<()> {
+    /// Goes on with a layer over what it has; where that fails, with that again, as `back` says.
+    fn switch(&self, to: Staged, back: &DiskSpec, instance: &str) -> Result<()> {
         let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(disk.take());
-        *disk = Some(open_disk(to, instance)?);
+        let Some(old) = disk.take() else {
+            return Err(Error::new(Kind::Io, "The machine has lost its disk."));
+        };
+        match to.put_on(old) {
+            Ok(new) => *disk = Some(new),
+            Err(e) => {
+                *disk = Some(open_disk(back, instance)?);
+                return Err(e.into());
+            }
+        }
         Ok(())
+    }
+
+    fn settle(&self) {
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Err(e)) = disk.as_mut().map(OpenDisk::settle) {
+            tracing::warn!("a layer of a disk stays without a lock: {e}");
+        }
     }
 }
 
@@ -263,6 +301,9 @@ fn close(path: &Path, mut disk: SharedDisk) -> Option<String> {
 struct Real {
     tier: &'static str,
     name: String,
+    restored_from: Option<String>,
+    /// A new layer of its first disk, which it does not have yet.
+    staged: Mutex<Option<Staged>>,
     /// Until it is released, when somebody else flushes and closes them.
     disks: Mutex<Vec<SharedDisk>>,
     machine: RwLock<Option<Machine>>,
@@ -314,15 +355,31 @@ impl MachineControl for Real {
         }
         Ok(())
     }
-    fn switch_disk(&self, to: &DiskSpec) -> Result<()> {
-        let disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
-        disks.first().map_or(Ok(()), |d| d.switch(to, &self.name))
+    fn restored_from(&self) -> Option<String> {
+        self.restored_from.clone()
     }
-    fn save(&self, dir: &Path) -> Result<SetWriter> {
+    fn stage_disk(&self, to: &DiskSpec) -> Result<()> {
+        let staged = strata_block::stage(open_options(to, &self.name))?;
+        *self.staged.lock().unwrap_or_else(PoisonError::into_inner) = Some(staged);
+        Ok(())
+    }
+    fn switch_disk(&self, back: &DiskSpec) -> Result<()> {
+        let staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let disks = self.disks.lock().unwrap_or_else(PoisonError::into_inner);
+        match (staged, disks.first()) {
+            (Some(staged), Some(disk)) => disk.switch(staged, back, &self.name),
+            _ => Ok(()),
+        }
+    }
+    fn settle_disk(&self) {
+        drop(self.staged.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.disks.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(SharedDisk::settle);
+    }
+    fn save(&self, set: &mut SetWriter) -> Result<u32> {
         let gone = Error::new(Kind::Refused, "The machine has ended.");
         self.with(Err(gone), |m| {
             let state = m.save_state().map_err(|e| Error::new(Kind::Refused, paragraph(&e.to_string())))?;
-            Ok(SetWriter::copy(dir, m.ram(), &state)?)
+            Ok(set.begin(m.ram(), state)?)
         })
     }
     fn wait(&self) -> Outcome {

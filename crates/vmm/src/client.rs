@@ -5,7 +5,7 @@
 //! [`Canceller`].
 
 use crate::exit::{Error, ExitReport, Kind, Result};
-use crate::protocol::{Attach, Message, PROTOCOL, Reply, Status, method};
+use crate::protocol::{Attach, Message, PROTOCOL, Reply, Status, Taken, method};
 use crate::runtime::Runtime;
 use crate::wire::{Receiver, Sender, WireError, halves};
 use serde::de::DeserializeOwned;
@@ -181,8 +181,9 @@ impl Client {
     ///
     /// # Errors
     /// Why it cannot be taken; `Died`.
-    pub fn snapshot(&mut self, tag: &str, passing: bool) -> Result<()> {
-        self.call(method::SNAPSHOT, json!({ "tag": tag, "passing": passing }), &[]).map(|_| ())
+    pub fn snapshot(&mut self, tag: &str, passing: bool) -> Result<Taken> {
+        let (value, _) = self.call(method::SNAPSHOT, json!({ "tag": tag, "passing": passing }), &[])?;
+        self.typed(value)
     }
 
     /// Saves it into its instance and ends it; returns as [`Client::stop`] does. If it cannot be saved it goes on.

@@ -2,7 +2,6 @@
 
 use crate::exit::{Error, Kind, Outcome};
 use crate::spec::DiskSpec;
-use std::path::Path;
 use strata_snapshot::SetWriter;
 
 /// A machine, as it is driven from outside.
@@ -40,22 +39,37 @@ pub trait MachineControl: Send + Sync {
     fn flush(&self) -> Result<(), Error> {
         Ok(())
     }
-    /// Copies its memory and state into the new folder `dir`. Only while it is paused.
+    /// Gives `set` its state, and its memory as it is now: it may go on while that is copied. Only while it is paused.
+    /// Gives memory's new dirty epoch.
     ///
     /// # Errors
-    /// It is of a kind that cannot be saved, is not paused, or the host does not let it be written.
-    fn save(&self, dir: &Path) -> Result<SetWriter, Error> {
-        let m = format!("This kind of machine cannot be saved to {}.", dir.display());
-        Err(Error::new(Kind::Refused, m))
+    /// It is of a kind that cannot be saved, or is not paused.
+    fn save(&self, set: &mut SetWriter) -> Result<u32, Error> {
+        let _ = set;
+        Err(Error::new(Kind::Refused, "This kind of machine cannot be saved."))
     }
-    /// Goes on with another file for its first disk, which has the same content. Only while it is paused and flushed.
+    /// The id of the snapshot from which its memory differs only by what was written since the first dirty epoch.
+    fn restored_from(&self) -> Option<String> {
+        None
+    }
+    /// Makes ready to go on with a new layer over its first disk. It may run.
     ///
     /// # Errors
-    /// That file cannot be opened: the disk is gone until it is switched again.
-    fn switch_disk(&self, to: &DiskSpec) -> Result<(), Error> {
+    /// That layer cannot be opened.
+    fn stage_disk(&self, to: &DiskSpec) -> Result<(), Error> {
         let m = format!("This kind of machine cannot be switched to {}.", to.path.display());
         Err(Error::new(Kind::Refused, m))
     }
+    /// Goes on with that layer. Only while it is paused and flushed.
+    ///
+    /// # Errors
+    /// It cannot be opened over the disk, with which the machine goes on, as `back` says.
+    fn switch_disk(&self, back: &DiskSpec) -> Result<(), Error> {
+        let m = format!("This kind of machine cannot be switched from {}.", back.path.display());
+        Err(Error::new(Kind::Refused, m))
+    }
+    /// After a switch, or instead of it, when there is time: what is left to be done for it.
+    fn settle_disk(&self) {}
     /// Waits until it has ended. The reason of a stop from the host is the caller's to know: `by` is empty.
     fn wait(&self) -> Outcome;
     /// After its end: frees all that it holds (threads, disks, its end of the console). What is asked of it later is

@@ -16,6 +16,7 @@
 //! whose lock is free has outlived its VMM, and is swept. The lock travels as a descriptor from who made the
 //! instance to its VMM, so that no moment is left in between.
 
+pub(crate) mod layers;
 mod record;
 pub(crate) mod saved;
 pub(crate) mod snapshots;
@@ -215,7 +216,10 @@ impl Store {
         match lock_file(&dir, true)? {
             Some(lock) => {
                 // Whoever held it last may have died in the middle of something.
-                saved::tidy(&dir);
+                {
+                    let _guard = self.guard()?;
+                    layers::sweep(&dir);
+                }
                 // Read again: it may have changed before the lock was ours.
                 let record = self.read(name)?;
                 Ok(Instance { record, dir, lock, fresh: false })

@@ -43,6 +43,6 @@ pub use client::Client;
 pub use exit::{Error, ExitReport, Kind, Outcome, Result};
 pub use instances::{Instance, InstanceRecord, NewInstance, Store, home};
 pub use launch::{Launched, Launcher, launch};
-pub use protocol::Status;
+pub use protocol::{Status, Taken};
 pub use runtime::{RunningEntry, Runtime};
 pub use spec::{ConsoleSpec, DiskFormat, DiskSpec, NetSpec, Tier, VmmSpec};

@@ -133,6 +133,17 @@ pub mod event {
     pub const ENDED: &str = "ended";
 }
 
+/// The answer to `snapshot.create`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// How long the machine stood still, in microseconds.
+    #[serde(default)]
+    pub stood: u64,
+    /// Layers of memory that the snapshot stands on: 0 if it has all of memory itself.
+    #[serde(default)]
+    pub below: usize,
+}
+
 /// Parameters of `console.attach`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {

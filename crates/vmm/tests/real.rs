@@ -89,6 +89,10 @@ fn kernel(dir: &Path) -> PathBuf {
 /// In a child this is the VMM.
 #[test]
 fn child_entry() {
+    if let Ok(work) = std::env::var("STRATA_TEST_WORK") {
+        store_work(&work);
+        std::process::exit(0);
+    }
     if std::env::var_os("STRATA_TEST_VMM").is_some() {
         // An `ExitCode` has no way out but `main`'s; the parent looks at the report.
         let _ = strata_vmm::child_main();
@@ -237,7 +241,7 @@ fn snapshots_hold_the_disk_of_their_moment() {
             console.read_exact(&mut seen).unwrap();
         }
         if let Some(tag) = tag {
-            c.snapshot(tag, false).unwrap();
+            eprintln!("{tag}: {:?}", c.snapshot(tag, false).unwrap());
             assert_eq!(c.status().unwrap().phase, "running");
             console.write_all(b"y").unwrap();
             console.read_exact(&mut seen).unwrap();
@@ -285,44 +289,205 @@ fn snapshots_hold_the_disk_of_their_moment() {
     assert_eq!(layers.len(), 4, "those under its own stay");
 }
 
+/// How many layers of memory a snapshot of `web` has.
+fn layers(store: &Store, tag: &str) -> usize {
+    let all = store.snapshots("web").unwrap();
+    1 + all.iter().find(|(t, _)| t == tag).unwrap().1.as_ref().unwrap().below.len()
+}
+
+/// Makes the guest write: it echoes what is typed.
+fn type_and_hear(console: &mut UnixStream, byte: u8) {
+    console.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    console.write_all(&[byte]).unwrap();
+    let mut seen = [0];
+    while seen[0] != byte {
+        console.read_exact(&mut seen).unwrap();
+    }
+}
+
 #[test]
-fn a_machine_may_be_killed_while_it_is_saved() {
+fn snapshots_stand_on_each_other_and_any_may_go() {
     let dir = tempfile::tempdir().unwrap();
     let runtime = Runtime::at(dir.path().join("strata")).unwrap();
     let store = Store::at(&dir.path().join("home")).unwrap();
     store.create(new(dir.path(), Some("web"))).unwrap().keep();
-    sector(&store.take("web").unwrap(), Some(7));
-    let (mut acknowledged, mut resumed) = (Vec::new(), 0);
-    for round in 0..16u64 {
+    let up = || {
         let instance = store.take("web").unwrap();
-        resumed += u32::from(instance.record().suspended.is_some());
         let run = launcher(dir.path()).launch(&instance.spec(), Some(instance.lock())).unwrap();
         drop((instance, run.client));
         let mut c = Client::connect_in(&runtime, "web").unwrap();
-        let asked = std::thread::spawn(move || match round % 2 {
-            0 => c.snapshot(&format!("s{round}"), false).is_ok().then(|| format!("s{round}")),
-            _ => c.suspend(&mut |_| {}).is_err().then(String::new),
-        });
-        std::thread::sleep(Duration::from_micros(round * 26_417 % 120_000));
-        // It may have ended by itself.
-        let _ = runtime.kill("web");
-        acknowledged.extend(asked.join().unwrap().filter(|tag| !tag.is_empty()));
-        let until = Instant::now() + Duration::from_secs(20);
-        while store.list().unwrap()[0].in_use && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(1));
+        let console = UnixStream::from(c.attach_console().unwrap());
+        (c, console)
+    };
+    sector(&store.take("web").unwrap(), Some(7));
+    let (mut c, mut console) = up();
+    for n in 0..7 {
+        type_and_hear(&mut console, b'a' + n);
+        assert_eq!(c.snapshot(&format!("s{n}"), false).unwrap().below, usize::from(n));
+    }
+    // The eighth layer is one too many: it is folded while the machine runs on.
+    c.snapshot("s7", false).unwrap();
+    let until = Instant::now() + Duration::from_secs(20);
+    while layers(&store, "s7") > 3 {
+        assert!(Instant::now() < until, "it was not folded");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(c.snapshot("s8", false).unwrap().below <= 4);
+    // So are those of its disk.
+    while store.read("web").unwrap().layers.len() > 5 {
+        assert!(Instant::now() < until, "its disk was not folded");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // One of them goes, and what came from it comes from the one before; the machine runs on and is saved on top.
+    store.delete_snapshot("web", "s4").unwrap();
+    store.delete_snapshot("web", "s2").unwrap();
+    let parent = |tag: &str| {
+        let all = store.snapshots("web").unwrap();
+        let find = |f: &dyn Fn(&str, &str) -> bool| {
+            let ids = all.iter().map(|(t, m)| (t.clone(), m.as_ref().unwrap()));
+            ids.into_iter().find(|(t, m)| f(t, &m.id)).map(|(t, m)| (t, m.parent.clone()))
+        };
+        let id = find(&|t, _| t == tag).unwrap().1;
+        id.and_then(|id| find(&|_, i| i == id)).map(|(t, _)| t)
+    };
+    assert_eq!(
+        (parent("s3").as_deref(), parent("s5").as_deref(), parent("s0")),
+        (Some("s1"), Some("s3"), None)
+    );
+    assert_eq!(layers(&store, "s1"), 2);
+    type_and_hear(&mut console, b'z');
+    c.snapshot("s9", false).unwrap();
+    // The lowest: all others keep its layer.
+    store.delete_snapshot("web", "s0").unwrap();
+    for tag in ["s1", "s3", "s5", "s6", "s7", "s8", "s9"] {
+        store.verify("web", tag, true).unwrap();
+    }
+    c.stop(&mut |_| ()).unwrap();
+    assert_eq!(sector(&store.take("web").unwrap(), None), 7);
+    // Every one of them goes on, and is stood on by what comes next.
+    for tag in ["s1", "s5", "s9"] {
+        store.take("web").unwrap().go_back(tag).unwrap();
+        assert_eq!(sector(&store.take("web").unwrap(), None), 7);
+        let (mut c, mut console) = up();
+        type_and_hear(&mut console, b'y');
+        let below = c.snapshot(&format!("after-{tag}"), false).unwrap().below;
+        assert_eq!(below, layers(&store, tag), "on {tag}");
+        assert_eq!(parent(&format!("after-{tag}")).as_deref(), Some(tag));
+        c.suspend(&mut |_| ()).unwrap();
+        let (mut c, mut console) = up();
+        type_and_hear(&mut console, b'x');
+        c.stop(&mut |_| ()).unwrap();
+    }
+}
+
+/// In a child of the killing test: works on the store until it is killed.
+fn store_work(work: &str) {
+    let parts: Vec<_> = work.split('|').collect();
+    let store = Store::at(Path::new(parts[0])).unwrap();
+    let done = match parts[1] {
+        "delete" => store.delete_snapshot("web", parts[2]),
+        _ => store.take("web").and_then(|mut web| web.go_back(parts[2])),
+    };
+    println!("{done:?}");
+}
+
+/// Kills machines and commands at moments all over a save, a delete with its merges, and a way back. `STRATA_KILLS` asks for
+/// more rounds than a few, `STRATA_SEED` for others.
+#[test]
+fn whoever_saves_deletes_or_restores_may_be_killed() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    let (rounds, seed) = (number("STRATA_KILLS").unwrap_or(20), number("STRATA_SEED").unwrap_or(1));
+    let mut state = seed | 1;
+    let mut random = |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let runtime = Runtime::at(dir.path().join("strata")).unwrap();
+    let store = Store::at(&home).unwrap();
+    store.create(new(dir.path(), Some("web"))).unwrap().keep();
+    sector(&store.take("web").unwrap(), Some(7));
+    let (mut acknowledged, mut resumed, mut done) = (Vec::<String>::new(), 0, [0; 4]);
+    for round in 0..rounds {
+        let tags = |store: &Store| -> Vec<String> {
+            store.snapshots("web").unwrap().into_iter().map(|(tag, _)| tag).collect()
+        };
+        let all = tags(&store);
+        let what = match random(5) {
+            _ if all.len() > 7 => 2,
+            2 if all.len() > 3 => 2,
+            3 if !all.is_empty() => 3,
+            n => n as usize % 2,
+        };
+        if what < 2 {
+            let instance = store.take("web").unwrap();
+            resumed += u32::from(instance.record().suspended.is_some());
+            let run = launcher(dir.path()).launch(&instance.spec(), Some(instance.lock())).unwrap();
+            drop((instance, run.client));
+            let mut c = Client::connect_in(&runtime, "web").unwrap();
+            let mut console = UnixStream::from(c.attach_console().unwrap());
+            let asked = std::thread::spawn(move || {
+                let mut taken = Vec::new();
+                for n in 0..3 {
+                    // Memory differs from one to the next.
+                    if console.write_all(b"w").is_err() {
+                        break;
+                    }
+                    let tag = format!("s{round}-{n}");
+                    match what {
+                        0 if c.snapshot(&tag, false).is_ok() => taken.push(tag),
+                        0 => break,
+                        _ => return (taken, c.suspend(&mut |_| {}).is_ok()),
+                    }
+                }
+                (taken, false)
+            });
+            std::thread::sleep(Duration::from_micros(random(250_000)));
+            // It may have ended by itself.
+            let _ = runtime.kill("web");
+            let (taken, _) = asked.join().unwrap();
+            done[what] += taken.len().max(what);
+            acknowledged.extend(taken);
+            let until = Instant::now() + Duration::from_secs(20);
+            while store.list().unwrap()[0].in_use && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        } else {
+            let tag = &all[random(all.len() as u64) as usize];
+            let work = format!("{}|{}|{tag}", home.display(), ["", "", "delete", "restore"][what]);
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", "child_entry", "--nocapture"]).env("STRATA_TEST_WORK", work);
+            let mut child = child.stdout(std::process::Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_micros(3000 + random(120_000)));
+            // It may have ended by itself.
+            let _ = child.kill();
+            done[what] += usize::from(child.wait().unwrap().success());
+            if what == 2 {
+                acknowledged.retain(|t| t != tag);
+            }
         }
         // Whole under its name, or not there; what was acknowledged is there, and the disk is what it was.
         let web = store.take("web").unwrap();
         assert_eq!(sector(&web, None), 7);
         drop(web);
-        let tags: Vec<_> = store.snapshots("web").unwrap().into_iter().map(|(tag, _)| tag).collect();
-        tags.iter().for_each(|tag| drop(store.verify("web", tag, true).unwrap()));
-        assert!(acknowledged.iter().all(|tag| tags.contains(tag)), "{acknowledged:?} {tags:?}");
-        let left = fs::read_dir(dir.path().join("home/instances/web")).unwrap();
-        let left: Vec<_> = left.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        assert!(!left.iter().any(|n| n.starts_with(".new-")), "{left:?}");
+        let now = tags(&store);
+        let verify =
+            |tag: &String| store.verify("web", tag, true).unwrap_or_else(|e| panic!("round {round}: {e}"));
+        now.iter().for_each(|tag| drop(verify(tag)));
+        assert!(acknowledged.iter().all(|tag| now.contains(tag)), "round {round}: {acknowledged:?} {now:?}");
+        for at in [home.join("instances/web"), home.join("instances/web/snapshots")] {
+            let left = fs::read_dir(at).into_iter().flatten();
+            let left: Vec<_> = left.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            let hidden = |n: &&String| n.starts_with('.') && *n != ".instance.json.new";
+            assert!(!left.iter().any(|n| hidden(&n)), "round {round}: {left:?}");
+        }
     }
-    eprintln!("{} snapshots, resumed {resumed} times", acknowledged.len());
+    eprintln!(
+        "seed {seed}: snapshots, suspends, deletes, ways back that were done: {done:?}; resumed {resumed} times"
+    );
 }
 
 #[test]

@@ -65,6 +65,21 @@ impl Layer {
         &self.file
     }
 
+    /// Where it was opened.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether every page stands at its own number, so that one call maps all of them.
+    pub(crate) fn is_flat(&self) -> bool {
+        self.info.data == self.info.pages * PAGE
+            && self.runs.iter().all(|r| match r.kind {
+                RunKind::Parent => false,
+                RunKind::Zero => true,
+                RunKind::Data(at) => at == DATA + r.first * PAGE,
+            })
+    }
+
     /// Reads all data and compares it with its digests.
     ///
     /// # Errors
@@ -84,22 +99,8 @@ impl Layer {
         }
     }
 
-    /// Guest memory at `gpa` that begins as this layer is: mapped privately, so that what the guest writes is its own
-    /// and the file never changes. The file must not be cut while the memory lives.
-    ///
-    /// # Errors
-    /// It has a parent, or packs its pages (no build writes such a layer yet); the host refuses.
-    pub fn map(&self, gpa: u64) -> Result<GuestRam, SnapshotError> {
-        let flat = self.info.data == self.info.pages * PAGE
-            && self.runs.iter().all(|r| match r.kind {
-                RunKind::Parent => false,
-                RunKind::Zero => true,
-                RunKind::Data(at) => at == DATA + r.first * PAGE,
-            });
-        if !flat {
-            let need = "layers that stand on others or pack their pages".into();
-            return Err(SnapshotError::Newer { what: "memory", path: self.path.clone(), need });
-        }
+    /// Guest memory at `gpa` that begins as this layer is, which is flat: see [`super::LayerChain::map`].
+    pub(super) fn map(&self, gpa: u64) -> Result<GuestRam, SnapshotError> {
         let file = self.file.try_clone().map_err(SnapshotError::io("map", &self.path))?.into();
         let backing = Backing::PrivateOverFile { file, offset: DATA };
         let ram = GuestRam::new(vec![RegionSpec { gpa, len: self.info.pages * PAGE, backing }])?;

@@ -1,107 +1,246 @@
-//! Writing a layer: pages first, while the machine stands still; digests, index and header afterwards.
+//! Writing a layer: it begins at a moment at which the machine stands still; pages follow while it runs on, then digests,
+//! index and header.
 
 use super::index::{RunKind, push};
-use super::{DATA, GROUP, LayerInfo, PAGE, Run};
+use super::{DATA, GROUP, LayerInfo, LayerName, PAGE, Run};
 use crate::SnapshotError;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use strata_memory::{GuestRam, MemoryError, Presence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use strata_memory::{Capture, GuestRam, PageSet, PageSink, Presence};
 
-/// Pages that are looked at and written together.
-const BATCH: u64 = 256;
-
-/// A layer whose pages are written and whose index is not: a file without a header, which nobody can take for a layer.
+/// A layer that is being written: a file without a header, which nobody can take for a layer.
 #[derive(Debug)]
-pub struct LayerWriter {
+pub(crate) struct LayerWriter {
     file: File,
     path: PathBuf,
+    begun: Option<Begun>,
+}
+
+/// How a layer has begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beginning {
+    /// The new dirty epoch.
+    pub(crate) epoch: u32,
+    /// Whether it has only what was written since, or all pages after all.
+    pub(crate) stands_on_parent: bool,
+}
+
+/// What the moment gave.
+#[derive(Debug)]
+struct Begun {
     pages: u64,
-    runs: Vec<Run>,
+    /// Pages that are in the layer and have content; the rest is zero or the parent's.
+    data: PageSet,
+    /// Pages that the layer says are zero.
+    zero: PageSet,
+    to: Arc<Pages>,
+    capture: Capture,
+}
+
+/// The data of the layer, written by whoever has a page.
+#[derive(Debug)]
+struct Pages {
+    file: File,
+    /// For each page where it goes, in pages from the beginning of the data; the `n`th is for page `64 n` and those after
+    /// it that are in `data`.
+    ranks: Ranks,
+    /// Pages that turned out to be all zeroes, a bit each.
+    zero: Box<[AtomicU64]>,
+    failed: Mutex<Option<std::io::Error>>,
+}
+
+#[derive(Debug)]
+enum Ranks {
+    /// Each page at its own number.
+    Flat,
+    /// One after the other: for each 64 pages how many are before them, and which of them there are.
+    Packed(Vec<u64>, PageSet),
+}
+
+impl Ranks {
+    fn packed(data: PageSet, pages: u64) -> Ranks {
+        let mut before = Vec::with_capacity((pages / 64) as usize + 1);
+        let mut count = 0;
+        for page in 0..pages as usize {
+            if page.is_multiple_of(64) {
+                before.push(count);
+            }
+            count += u64::from(data.has(page));
+        }
+        Ranks::Packed(before, data)
+    }
+
+    fn of(&self, page: usize) -> u64 {
+        match self {
+            Ranks::Flat => page as u64,
+            Ranks::Packed(before, data) => {
+                let first = page - page % 64;
+                before.get(page / 64).copied().unwrap_or(0)
+                    + (first..page).filter(|p| data.has(*p)).count() as u64
+            }
+        }
+    }
+}
+
+impl Pages {
+    /// Writes the pages of `bytes` that are not zero, neighbours together.
+    fn write(&self, first: usize, bytes: &[u8]) -> std::io::Result<()> {
+        // Pages that follow each other here do so in the file, too: all of them are in the layer.
+        let place = DATA + self.ranks.of(first) * PAGE;
+        // Where the bytes that wait to be written begin.
+        let mut waiting = None;
+        for (i, page) in bytes.chunks(PAGE as usize).enumerate() {
+            let at = i * PAGE as usize;
+            if !is_zero(page) {
+                waiting.get_or_insert(at);
+                continue;
+            }
+            if let Some(word) = self.zero.get((first + i) / 64) {
+                word.fetch_or(1 << ((first + i) % 64), Relaxed);
+            }
+            if let Some(from) = waiting.take() {
+                self.file.write_all_at(bytes.get(from..at).unwrap_or_default(), place + from as u64)?;
+            }
+        }
+        match waiting {
+            Some(from) => self.file.write_all_at(bytes.get(from..).unwrap_or_default(), place + from as u64),
+            None => Ok(()),
+        }
+    }
+
+    fn found_zero(&self, page: usize) -> bool {
+        self.zero.get(page / 64).is_some_and(|w| w.load(Relaxed) >> (page % 64) & 1 != 0)
+    }
+}
+
+impl PageSink for Pages {
+    fn put(&self, first: usize, bytes: &[u8]) {
+        let mut failed = self.failed.lock().unwrap_or_else(|e| e.into_inner());
+        if failed.is_none() {
+            drop(failed);
+            if let Err(e) = self.write(first, bytes) {
+                failed = self.failed.lock().unwrap_or_else(|e| e.into_inner());
+                failed.get_or_insert(e);
+            }
+        }
+    }
 }
 
 impl LayerWriter {
-    /// Copies all of `ram`, which is one region, into a new file. Nothing may write to it meanwhile.
+    /// Makes the file. The machine may run.
     ///
     /// # Errors
-    /// The file cannot be made or written; a page is not there yet.
-    pub fn copy(ram: &GuestRam, path: &Path) -> Result<LayerWriter, SnapshotError> {
-        let [region] = ram.regions() else {
-            return Err(SnapshotError::bad("memory", path, "only memory of one piece can be saved"));
-        };
+    /// It cannot be made.
+    pub(crate) fn create(path: &Path) -> Result<LayerWriter, SnapshotError> {
         let fail = |e| SnapshotError::io("write", path)(e);
         let file = File::options().read(true).write(true).create_new(true).open(path).map_err(fail)?;
-        let pages = region.size() / PAGE;
-        file.set_len(DATA + region.size()).map_err(fail)?;
-        let mut runs = Vec::new();
-        let mut buf = vec![0; (BATCH * PAGE) as usize];
-        for first in (0..pages).step_by(BATCH as usize) {
-            let count = BATCH.min(pages - first);
-            let presence = |p: u64| region.pages().presence(p as usize);
-            if (first..first + count).all(|p| presence(p) == Presence::Zero) {
-                (first..first + count).for_each(|p| push(&mut runs, p, RunKind::Zero));
-                continue;
-            }
-            let gpa = region.gpa() + first * PAGE;
-            if (first..first + count).any(|p| presence(p) == Presence::Absent) {
-                return Err(MemoryError::NotRam { gpa, len: count * PAGE }.into());
-            }
-            let bytes = buf.get_mut(..(count * PAGE) as usize).unwrap_or_default();
-            ram.peek(gpa, bytes)?;
-            batch(&file, &mut runs, first, bytes).map_err(fail)?;
-        }
-        Ok(LayerWriter { file, path: path.to_owned(), pages, runs })
+        Ok(LayerWriter { file, path: path.to_owned(), begun: None })
     }
 
-    /// Completes it and makes it durable. The machine may run on meanwhile.
+    /// The layer is to have `ram`, which is one region, as it is now: what was written `since` a dirty epoch, or all of it,
+    /// also where most of it was written. Nothing may write to it during this call; afterwards everything may.
     ///
     /// # Errors
-    /// The file cannot be read or written.
-    pub fn finish(self, id: [u8; 16]) -> Result<LayerInfo, SnapshotError> {
-        let fail = |e| SnapshotError::io("write", &self.path)(e);
-        let data = self.pages * PAGE;
-        let mut index = Vec::new();
-        self.runs.iter().for_each(|r| r.put(&mut index));
-        for digest in digests(&self.file, &self.runs, data).map_err(fail)? {
-            index.extend(digest);
-        }
-        let info = LayerInfo {
-            id,
-            parent: None,
-            pages: self.pages,
-            data,
-            runs: self.runs.len() as u64,
-            index_digest: Sha256::digest(&index).into(),
+    /// A page is not there yet; another layer is being written.
+    pub(crate) fn begin(&mut self, ram: &GuestRam, since: Option<u32>) -> Result<Beginning, SnapshotError> {
+        let bad = |why: &str| SnapshotError::bad("memory", &self.path, why);
+        let [region] = ram.regions() else { return Err(bad("only memory of one piece can be saved")) };
+        let map = region.pages();
+        let pages = map.pages();
+        // A layer that would have most pages has all: it costs little more, and is mapped by one call.
+        let most = |e: &u32| (0..pages).filter(|p| map.dirty_since(*p, *e)).count() > pages / 2;
+        let since = since.filter(|e| !most(e));
+        let ours = |p: usize| since.is_none_or(|e| map.dirty_since(p, e));
+        let data = PageSet::of(pages, |p| ours(p) && map.presence(p) != Presence::Zero);
+        let zero = PageSet::of(pages, |p| ours(p) && map.presence(p) == Presence::Zero);
+        let ranks = match since {
+            None => Ranks::Flat,
+            Some(_) => Ranks::packed(data.clone(), pages as u64),
         };
-        self.file.write_all_at(&index, DATA + data).map_err(fail)?;
-        self.file.write_all_at(&info.bytes(), 0).map_err(fail)?;
-        self.file.sync_all().map_err(fail)?;
-        Ok(info)
+        let file = self.file.try_clone().map_err(SnapshotError::io("write", &self.path))?;
+        let words = std::iter::repeat_with(|| AtomicU64::new(0)).take(pages.div_ceil(64));
+        let to = Arc::new(Pages { file, ranks, zero: words.collect(), failed: Mutex::default() });
+        let epoch = ram.begin_epoch();
+        let capture = ram.capture(data.clone(), to.clone())?;
+        let capture = capture.ok_or_else(|| bad("the machine is being saved already"))?;
+        self.begun = Some(Begun { pages: pages as u64, data, zero, to, capture });
+        Ok(Beginning { epoch, stands_on_parent: since.is_some() })
+    }
+
+    /// Copies the pages, completes the layer and makes it durable. The machine may run on meanwhile. `parent` is the layer
+    /// below, by id and digest, of one that has only what was written since.
+    ///
+    /// # Errors
+    /// The file cannot be read or written; it was not begun; it is `cancelled`.
+    pub(crate) fn finish(
+        self,
+        id: [u8; 16],
+        parent: Option<LayerName>,
+        cancelled: &AtomicBool,
+    ) -> Result<LayerInfo, SnapshotError> {
+        let fail = |e| SnapshotError::io("write", &self.path)(e);
+        let Some(Begun { pages, data, zero, to, capture }) = self.begun else {
+            return Err(SnapshotError::bad("memory", &self.path, "nothing has been put into it"));
+        };
+        let flat = matches!(to.ranks, Ranks::Flat);
+        let bytes = if flat { pages * PAGE } else { data.len() as u64 * PAGE };
+        self.file.set_len(DATA + bytes).map_err(fail)?;
+        if !capture.run(cancelled) {
+            return Err(fail(std::io::Error::other("it was cancelled")));
+        }
+        if let Some(e) = to.failed.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            return Err(fail(e));
+        }
+        let mut runs = Vec::new();
+        let mut rank = 0;
+        for page in 0..pages {
+            let n = page as usize;
+            let at = DATA + if flat { page } else { rank } * PAGE;
+            rank += u64::from(data.has(n));
+            let kind = match (data.has(n), zero.has(n)) {
+                (true, _) if to.found_zero(n) => RunKind::Zero,
+                (true, _) => RunKind::Data(at),
+                (_, true) => RunKind::Zero,
+                _ => RunKind::Parent,
+            };
+            push(&mut runs, page, kind);
+        }
+        let names = Names { id, parent, stands_for: None };
+        complete(&self.file, names, pages, bytes, &runs).map_err(fail)
     }
 }
 
-/// Writes the pages of `bytes` that are not zero, neighbours together.
-fn batch(file: &File, runs: &mut Vec<Run>, first: u64, bytes: &[u8]) -> std::io::Result<()> {
-    let place = |page: u64| DATA + page * PAGE;
-    // Where the bytes that wait to be written begin.
-    let mut waiting = None;
-    for (i, page) in bytes.chunks(PAGE as usize).enumerate() {
-        let (n, at) = (first + i as u64, i * PAGE as usize);
-        if is_zero(page) {
-            if let Some(from) = waiting.take() {
-                file.write_all_at(bytes.get(from..at).unwrap_or_default(), place(first) + from as u64)?;
-            }
-            push(runs, n, RunKind::Zero);
-        } else {
-            waiting.get_or_insert(at);
-            push(runs, n, RunKind::Data(place(n)));
-        }
+/// What a layer is called, and the others that it speaks of.
+pub(super) struct Names {
+    pub(super) id: [u8; 16],
+    pub(super) parent: Option<LayerName>,
+    pub(super) stands_for: Option<LayerName>,
+}
+
+/// Writes digests, index and header of a layer whose data is in the file, and makes it durable.
+pub(super) fn complete(
+    file: &File,
+    names: Names,
+    pages: u64,
+    data: u64,
+    runs: &[Run],
+) -> std::io::Result<LayerInfo> {
+    let mut index = Vec::new();
+    runs.iter().for_each(|r| r.put(&mut index));
+    for digest in digests(file, runs, data)? {
+        index.extend(digest);
     }
-    match waiting {
-        Some(from) => file.write_all_at(bytes.get(from..).unwrap_or_default(), place(first) + from as u64),
-        None => Ok(()),
-    }
+    let index_digest = Sha256::digest(&index).into();
+    let Names { id, parent, stands_for } = names;
+    let info = LayerInfo { id, parent, stands_for, pages, data, runs: runs.len() as u64, index_digest };
+    file.write_all_at(&index, DATA + data)?;
+    file.write_all_at(&info.bytes(), 0)?;
+    file.sync_all()?;
+    Ok(info)
 }
 
 /// Whether all bytes are 0; of a whole page, many at a time.

@@ -1,3 +1,5 @@
+mod chains;
+
 use super::*;
 use crate::MachineRef;
 use strata_state::StateHeader;
@@ -36,9 +38,16 @@ fn all(ram: &GuestRam) -> Vec<u8> {
     bytes
 }
 
+/// A set of `ram`, written at `new` and named `to`.
+fn set_of(new: &Path, ram: &GuestRam, to: &Path) -> Result<Manifest, SnapshotError> {
+    let mut writer = SetWriter::create(new)?;
+    writer.begin(ram, state())?;
+    writer.finish(manifest(LEN), to, &AtomicBool::new(false))
+}
+
 fn made(dir: &Path) -> PathBuf {
     let to = dir.join("snap");
-    SetWriter::copy(&dir.join(".new"), &memory(), &state()).unwrap().finish(manifest(LEN), &to).unwrap();
+    set_of(&dir.join(".new"), &memory(), &to).unwrap();
     to
 }
 
@@ -48,18 +57,18 @@ fn memory_comes_back_and_the_file_stays_as_it_is() {
     let to = made(dir.path());
     let set = SetReader::open(&to).unwrap();
     assert_eq!(set.state(), state());
-    set.layer().verify().unwrap();
+    set.memory().verify().unwrap();
     let before = fs::read(to.join(MEMORY)).unwrap();
-    let ram = set.layer().map(GPA).unwrap();
+    let ram = set.memory().map(GPA).unwrap();
     assert!(all(&ram) == all(&memory()));
     ram.load(GPA + 5 * 4096, &[9; 8192]).unwrap();
     assert!(fs::read(to.join(MEMORY)).unwrap() == before);
     // And what was restored can be saved.
     let again = dir.path().join("again");
-    SetWriter::copy(&dir.path().join(".new"), &ram, &state()).unwrap().finish(manifest(LEN), &again).unwrap();
+    set_of(&dir.path().join(".new"), &ram, &again).unwrap();
     drop(set);
     fs::remove_dir_all(&to).unwrap();
-    assert!(all(&SetReader::open(&again).unwrap().layer().map(GPA).unwrap()) == all(&ram));
+    assert!(all(&SetReader::open(&again).unwrap().memory().map(GPA).unwrap()) == all(&ram));
     ram.clear();
     assert!(all(&ram).iter().all(|b| *b == 0));
 }
@@ -132,11 +141,14 @@ fn damaged_pages_are_found_where_they_are() {
 fn what_is_not_finished_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let new = dir.path().join(".new");
-    drop(SetWriter::copy(&new, &memory(), &state()).unwrap());
+    drop(SetWriter::create(&new).unwrap());
+    let mut begun = SetWriter::create(&new).unwrap();
+    begun.begin(&memory(), state()).unwrap();
+    let e = begun.finish(manifest(LEN), &dir.path().join("snap"), &AtomicBool::new(true)).unwrap_err();
+    assert!(e.to_string().contains("cancelled"), "{e}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     fs::create_dir(dir.path().join("snap")).unwrap();
-    let taken = SetWriter::copy(&new, &memory(), &state()).unwrap();
-    assert!(taken.finish(manifest(LEN), &dir.path().join("snap")).is_err());
+    assert!(set_of(&new, &memory(), &dir.path().join("snap")).is_err());
     assert!(!new.exists());
 }
 
@@ -148,7 +160,19 @@ fn another_name_for_a_set_outlives_the_first() {
     link_set(&first, &second).unwrap();
     SetReader::open(&first).unwrap();
     fs::remove_dir_all(&first).unwrap();
-    SetReader::open(&second).unwrap().layer().verify().unwrap();
+    SetReader::open(&second).unwrap().memory().verify().unwrap();
     assert!(link_set(&first, &dir.path().join("third")).is_err());
     assert!(!dir.path().join("third").exists());
+}
+
+#[test]
+fn what_is_written_after_the_moment_is_not_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ram, to) = (memory(), dir.path().join("snap"));
+    let mut writer = SetWriter::create(&dir.path().join(".new")).unwrap();
+    writer.begin(&ram, state()).unwrap();
+    ram.load(GPA + 255 * 4096, &[77; 8192]).unwrap();
+    ram.load(GPA + 512 * 4096, &[77; 4096]).unwrap();
+    writer.finish(manifest(LEN), &to, &AtomicBool::new(false)).unwrap();
+    assert!(all(&SetReader::open(&to).unwrap().memory().map(GPA).unwrap()) == all(&memory()));
 }

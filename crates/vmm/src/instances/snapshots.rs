@@ -7,6 +7,7 @@
 //! A layer that a snapshot or a record names as being under another never changes. One that nobody names is removed. A
 //! clone has links of its own to memory and layers, so that neither needs the other's folder.
 
+use super::layers;
 use super::saved::{SAVED, read_record, tidy, write_record};
 use super::{Instance, InstanceRecord, MAKING, REMOVING, Store, lock_file, remove_tree, sync_dir};
 use crate::spec::NetSpec;
@@ -38,7 +39,7 @@ pub(crate) fn needed(dir: &Path, record: &InstanceRecord) -> Result<BTreeSet<Str
 }
 
 /// Tag and manifest of each snapshot in an instance's folder, by tag.
-fn manifests(dir: &Path) -> Result<Vec<(String, Result<Manifest>)>> {
+pub(crate) fn manifests(dir: &Path) -> Result<Vec<(String, Result<Manifest>)>> {
     let at = dir.join(SNAPSHOTS);
     let fail = |e| Error::io(format_args!("read {}", at.display()), e);
     let entries = match fs::read_dir(&at) {
@@ -103,22 +104,36 @@ impl Store {
             }
         }
         if pages {
-            set.layer().verify()?;
+            set.memory().verify()?;
         }
         Ok(set.manifest().clone())
     }
 
-    /// Removes a snapshot, and the layers that nobody needs any more. Whatever was made from it stays.
+    /// Removes a snapshot, and the layers that nobody needs any more. Whatever was made from it stays; snapshots that came
+    /// from it come from its parent now, and layers of memory that only they need are merged with theirs. Machines may run.
     ///
     /// # Errors
     /// `NotFound`, or what the host answers.
     pub fn delete_snapshot(&self, name: &str, tag: &str) -> Result<()> {
-        let set = self.snapshot(name, tag)?;
-        let _guard = self.guard()?;
         let dir = self.path(name)?;
-        let layers: Vec<String> = SetReader::manifest_of(&set)
-            .map(|m| m.disks.into_iter().flat_map(|d| d.layers).collect())
-            .unwrap_or_default();
+        self.remove_snapshot(name, tag)?;
+        if let Err(e) = layers::merge_all(&dir) {
+            // It is gone all the same; what was not merged takes room.
+            tracing::warn!("layers of {name} were not merged: {e}");
+        }
+        Ok(())
+    }
+
+    fn remove_snapshot(&self, name: &str, tag: &str) -> Result<()> {
+        let dir = self.path(name)?;
+        let _guard = self.guard()?;
+        let set = self.snapshot(name, tag)?;
+        let manifest = SetReader::manifest_of(&set).ok();
+        // First: if it ends here, the snapshot is there and has no children.
+        if let Some(Err(e)) = manifest.as_ref().map(|m| layers::pass_on_children(&dir, m)) {
+            tracing::warn!("snapshots of {name} that come from {tag} have no parent now: {e}");
+        }
+        let disks: Vec<String> = manifest.into_iter().flat_map(|m| m.disks).flat_map(|d| d.layers).collect();
         let old = set.with_file_name(format!("{REMOVING}{tag}"));
         remove_tree(&old)?;
         let fail = |e| Error::io(format_args!("remove the snapshot {tag} of {name}"), e);
@@ -126,7 +141,7 @@ impl Store {
         remove_tree(&old)?;
         // Only its own layers: others may be in the making. If something cannot be read, all stay.
         if let Ok(needed) = read_record(&dir).and_then(|record| needed(&dir, &record)) {
-            for layer in layers.iter().filter(|l| !needed.contains(*l) && !l.contains('/')) {
+            for layer in disks.iter().filter(|l| !needed.contains(*l) && !l.contains('/')) {
                 let _ = fs::remove_file(dir.join(layer));
             }
         }
@@ -139,6 +154,8 @@ impl Store {
     /// # Errors
     /// `NotFound`; `BadInput` for a damaged snapshot; `CannotCreate` if `new` exists. Nothing is left behind.
     pub fn clone_from(&self, source: &str, tag: &str, new: &str, net: Option<NetSpec>) -> Result<Instance> {
+        // From here on nobody rewrites the snapshot.
+        let _guard = self.guard()?;
         let (set, to, from) = (self.snapshot(source, tag)?, self.path(new)?, self.path(source)?);
         let manifest = self.verify(source, tag, false)?;
         let mut record: InstanceRecord = serde_json::from_value(manifest.instance.clone()).map_err(|e| {
@@ -157,7 +174,6 @@ impl Store {
             (None, NetSpec::User { .. }) => NetSpec::User { forwards: Vec::new() },
             (None, NetSpec::None) => NetSpec::None,
         };
-        let _guard = self.guard()?;
         if to.exists() {
             let m = format!("An instance named {new} exists already: choose another name.");
             return Err(Error::new(Kind::CannotCreate, m));
@@ -212,9 +228,11 @@ impl Instance {
     /// `NotFound`; `BadInput` for a damaged snapshot: nothing has changed.
     pub fn go_back(&mut self, tag: &str) -> Result<()> {
         let store = Store { dir: self.dir.parent().unwrap_or(&self.dir).to_owned() };
+        let guard = store.guard()?;
         let manifest = store.verify(&self.record.name, tag, false)?;
         let set = self.dir.join(SNAPSHOTS).join(tag);
         put_back(&self.dir, &set, &manifest, &mut self.record)?;
+        drop(guard);
         tidy(&self.dir);
         Ok(())
     }

@@ -196,7 +196,7 @@ fn respond(sender: &Sender, id: u64, answer: Answer) -> Result<(), WireError> {
 }
 
 fn work(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     (method, params): (&str, &Value),
     cancelled: &AtomicBool,
     progress: impl Fn(&str),
@@ -215,12 +215,11 @@ fn work(
         method::SNAPSHOT => {
             let tag = params.get("tag").and_then(Value::as_str).unwrap_or_default();
             let passing = params.get("passing").and_then(Value::as_bool).unwrap_or(false);
-            shared.in_turn(|_| super::saving::snapshot(shared, tag, passing))?;
-            return Ok(Value::Null);
+            return super::saving::snapshot(shared, tag, passing, cancelled).map(|taken| json!(taken));
         }
         method::SUSPEND => {
             progress("saving the machine");
-            shared.in_turn(|_| super::saving::suspend(shared))?;
+            super::saving::suspend(shared, cancelled)?;
             return shared.wait(cancelled).map(|r| json!(r));
         }
         _ => return shared.wait(cancelled).map(|r| json!(r)),

@@ -29,6 +29,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) use connection::Connection;
+use saving::Bases;
 
 /// Most clients at a time.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     progress: Mutex<Progress>,
     /// Held by whoever makes the machine stand or go: a machine that is being saved must not be let go by another.
     turn: Mutex<()>,
+    /// Held by whoever saves it, from before its turn until all is written: one at a time.
+    saving: Mutex<Bases>,
     changed: Condvar,
 }
 
@@ -225,6 +228,7 @@ impl Server {
         machine: Arc<dyn MachineControl>,
         hub: Arc<Hub>,
     ) -> Result<Server> {
+        let bases = Bases::new(machine.restored_from());
         let shared = Arc::new(Shared {
             spec,
             machine,
@@ -233,6 +237,7 @@ impl Server {
             since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
             progress: Mutex::default(),
             turn: Mutex::default(),
+            saving: Mutex::new(bases),
             changed: Condvar::new(),
         });
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);

@@ -1,23 +1,62 @@
 //! Saving a running machine into its instance: to go on later, or as a snapshot.
 //!
-//! The machine stands still from the first byte that is copied; whatever fails, it goes on as if nothing had been asked.
+//! ```text
+//!   prepare: flush, new folder, new disk layer ─► [ stands: flush, state, dirty epoch, disk switched ] ─► runs on
+//!                                                                                    └► memory is copied, all made durable
+//! ```
+//! A machine that is suspended stands until all is written. Whatever fails, it goes on as if nothing had been asked.
 
 use super::Shared;
 use crate::InstanceRecord;
 use crate::exit::{Error, Kind, Result};
+use crate::instances::layers::{fold, fold_disk, guard_of};
 use crate::instances::saved::{SAVED, WRITING, read_record, write_record};
-use crate::instances::snapshots::{SNAPSHOTS, fresh};
+use crate::instances::snapshots::{SNAPSHOTS, fresh, manifests};
 use crate::name::check_name;
+use crate::protocol::Taken;
 use serde_json::json;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
-use strata_snapshot::{DiskRef, MachineRef, Manifest, SetWriter};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use strata_memory::FIRST_EPOCH;
+use strata_snapshot::{DiskRef, MAX_LAYERS, MachineRef, Manifest, SetWriter};
 
-/// Saves the machine as what its instance goes on from, then ends it. In its turn: nobody else lets it go meanwhile.
-pub(super) fn suspend(shared: &Shared) -> Result<()> {
+/// Moments of this run that are kept as sets: since each of them the machine knows which pages were written.
+pub(super) struct Bases(Vec<(String, u32)>);
+
+impl Bases {
+    /// Of a machine that has gone on from a set, or from power-on.
+    pub(super) fn new(restored_from: Option<String>) -> Bases {
+        Bases(restored_from.map(|id| (id, FIRST_EPOCH)).into_iter().collect())
+    }
+
+    /// Lets `writer` stand on the latest that is still among the snapshots in `dir`, if there is one.
+    fn lay_under(&self, writer: &mut SetWriter, dir: &Path) {
+        // So that nobody rewrites that one while its layers are linked.
+        let (Ok(_guard), Ok(kept)) = (guard_of(dir), manifests(dir)) else { return };
+        let kept: Vec<_> = kept.into_iter().filter_map(|(tag, m)| Some((tag, m.ok()?))).collect();
+        let found = |(id, since): &(String, u32)| {
+            let (tag, manifest) = kept.iter().find(|(_, m)| m.id == *id)?;
+            (manifest.below.len() + 1 < MAX_LAYERS).then(|| (dir.join(SNAPSHOTS).join(tag), *since))
+        };
+        if let Some((below, since)) = self.0.iter().rev().find_map(found) {
+            // Where that one is damaged, or goes this moment, the new one has all of memory.
+            let _ = writer.stand_on(&below, since);
+        }
+    }
+}
+
+/// Saves the machine as what its instance goes on from, then ends it. Nobody else lets it go meanwhile.
+pub(super) fn suspend(shared: &Shared, cancelled: &AtomicBool) -> Result<()> {
+    let bases = shared.saving.lock().unwrap_or_else(|e| e.into_inner());
+    shared.in_turn(|_| suspend_in_turn(shared, &bases, cancelled))
+}
+
+fn suspend_in_turn(shared: &Shared, bases: &Bases, cancelled: &AtomicBool) -> Result<()> {
     let dir = instance(shared)?;
     let ran = shared.machine.phase() == "running";
-    let saved = still(shared).and_then(|()| save(shared, dir));
+    let saved = still(shared).and_then(|()| save(shared, bases, dir, cancelled));
     if saved.is_err() {
         if ran {
             // Nothing has changed: it goes on. If it cannot, it has ended meanwhile.
@@ -39,10 +78,78 @@ fn instance(shared: &Shared) -> Result<&Path> {
     })
 }
 
-/// Takes a snapshot of the machine, which goes on as soon as memory is copied and its disk has a new layer. In its turn.
-/// One that is `passing` is about to be removed: what comes later does not come from it.
-pub(super) fn snapshot(shared: &Shared, tag: &str, passing: bool) -> Result<()> {
-    let (dir, name) = (instance(shared)?, &shared.spec.name);
+/// Takes a snapshot of the machine, which goes on as soon as its state is known and its disk has a new layer. One that is
+/// `passing` is about to be removed: what comes later does not come from it.
+pub(super) fn snapshot(
+    shared: &Arc<Shared>,
+    tag: &str,
+    passing: bool,
+    cancelled: &AtomicBool,
+) -> Result<Taken> {
+    let mut bases = shared.saving.lock().unwrap_or_else(|e| e.into_inner());
+    let dir = instance(shared)?;
+    let to = allowed(shared, dir, tag)?;
+    std::fs::create_dir_all(dir.join(SNAPSHOTS)).map_err(|e| Error::io("make the folder of snapshots", e))?;
+    let (id, old) = (fresh()?, read_record(dir)?);
+    let mut writer = SetWriter::create(&dir.join(format!("{WRITING}{id}")))?;
+    bases.lay_under(&mut writer, dir);
+    // While it runs yet: all that waits for the host's disks. What is written meanwhile is little, and flushed again.
+    let record = with_new_layer(dir, &old, &id)?;
+    let mut taken = Taken::default();
+    let staged = record.own_disk(dir).map_or(Ok(()), |new| shared.machine.stage_disk(&new));
+    let begun = staged.and_then(|()| shared.machine.flush()).and_then(|()| {
+        shared.in_turn(|machine| {
+            let ran = machine.phase() == "running";
+            let stands = Instant::now();
+            let begun = still(shared).and_then(|()| begin(shared, dir, &mut writer, &old));
+            if ran {
+                // If it cannot go on it has ended meanwhile, and the snapshot is good all the same.
+                let _ = machine.unpause();
+            }
+            taken.stood = stands.elapsed().as_micros() as u64;
+            begun
+        })
+    });
+    shared.machine.settle_disk();
+    if begun.is_err() && record != old && write_record(dir, &old).is_ok() {
+        let _ = std::fs::remove_file(dir.join(&record.layer));
+    }
+    let epoch = begun?;
+    let mut manifest = manifest(shared, id, &old);
+    manifest.tag = tag.to_owned();
+    manifest.disks = vec![DiskRef { layers: record.layers.clone(), identity: None }];
+    let id = manifest.id.clone();
+    taken.below = writer.finish(manifest, &to, cancelled)?.below.len();
+    if passing {
+        return Ok(taken);
+    }
+    bases.0.push((id.clone(), epoch));
+    let mut record = read_record(dir)?;
+    record.at = Some(id);
+    write_record(dir, &record)?;
+    fold_later(shared, dir, tag);
+    Ok(taken)
+}
+
+/// Folds the new snapshot's chains if they are deep, in the background. If the process ends meanwhile, or something goes
+/// wrong, the snapshot stays as it is.
+fn fold_later(shared: &Arc<Shared>, dir: &Path, tag: &str) {
+    let (shared, dir, tag) = (shared.clone(), dir.to_owned(), tag.to_owned());
+    let folding = std::thread::Builder::new().name("fold".into()).spawn(move || {
+        // Where the record says which layers there are, nobody else may change it.
+        let alone = || shared.saving.lock().unwrap_or_else(|e| e.into_inner());
+        if let Err(e) = fold(&dir, &tag).and(fold_disk(&dir, alone)) {
+            tracing::warn!("the snapshot {tag} was not folded: {e}");
+        }
+    });
+    if let Err(e) = folding {
+        tracing::warn!("a snapshot was not folded: {e}");
+    }
+}
+
+/// Where the snapshot is to be, if there may be one.
+fn allowed(shared: &Shared, dir: &Path, tag: &str) -> Result<std::path::PathBuf> {
+    let name = &shared.spec.name;
     check_name(tag)?;
     let to = dir.join(SNAPSHOTS).join(tag);
     if to.exists() {
@@ -60,32 +167,7 @@ pub(super) fn snapshot(shared: &Shared, tag: &str, passing: bool) -> Result<()> 
         );
         return Err(Error::new(Kind::Refused, m));
     }
-    std::fs::create_dir_all(dir.join(SNAPSHOTS)).map_err(|e| Error::io("make the folder of snapshots", e))?;
-    let (id, old) = (fresh()?, read_record(dir)?);
-    // While it runs yet: all that waits for the host's disks.
-    shared.machine.flush()?;
-    let record = with_new_layer(dir, &old, &id)?;
-    let ran = shared.machine.phase() == "running";
-    let copied = still(shared).and_then(|()| copy(shared, dir, &id, (&old, &record)));
-    if copied.is_err() && record != old && write_record(dir, &old).is_ok() {
-        let _ = std::fs::remove_file(dir.join(&record.layer));
-    }
-    if ran {
-        // If it cannot go on it has ended meanwhile, and the snapshot is good all the same.
-        let _ = shared.machine.unpause();
-    }
-    let writer = copied?;
-    let mut manifest = manifest(shared, id, &old);
-    manifest.tag = tag.to_owned();
-    manifest.disks = vec![DiskRef { layers: record.layers.clone(), identity: None }];
-    let id = manifest.id.clone();
-    writer.finish(manifest, &to)?;
-    if passing {
-        return Ok(());
-    }
-    let mut record = read_record(dir)?;
-    record.at = Some(id);
-    write_record(dir, &record)
+    Ok(to)
 }
 
 /// Gives the instance's disk a new layer, which is empty yet: with it or without it the disk is the same, so the record
@@ -102,19 +184,14 @@ fn with_new_layer(dir: &Path, old: &InstanceRecord, id: &str) -> Result<Instance
     Ok(record)
 }
 
-/// What has to be done while it stands: memory and state are copied, and it goes on with the new layer of its disk.
-fn copy(
-    shared: &Shared,
-    dir: &Path,
-    id: &str,
-    (old, new): (&InstanceRecord, &InstanceRecord),
-) -> Result<SetWriter> {
-    let writer = shared.machine.save(&dir.join(format!("{WRITING}{id}")))?;
-    if let (Some(old), Some(new)) = (old.own_disk(dir), new.own_disk(dir)) {
+/// What has to be done while it stands: state and a new dirty epoch, which is given, and a new layer for its disk.
+fn begin(shared: &Shared, dir: &Path, writer: &mut SetWriter, old: &InstanceRecord) -> Result<u32> {
+    let epoch = shared.machine.save(writer)?;
+    if let Some(old) = old.own_disk(dir) {
         // It has not run since: the old layer is still all of its disk.
-        shared.machine.switch_disk(&new).or_else(|e| shared.machine.switch_disk(&old).and(Err(e)))?;
+        shared.machine.switch_disk(&old)?;
     }
-    Ok(writer)
+    Ok(epoch)
 }
 
 /// Pauses it, and makes its disks durable.
@@ -127,12 +204,14 @@ fn still(shared: &Shared) -> Result<()> {
     }
 }
 
-fn save(shared: &Shared, dir: &Path) -> Result<()> {
+fn save(shared: &Shared, bases: &Bases, dir: &Path, cancelled: &AtomicBool) -> Result<()> {
     let id = fresh()?;
     let mut record = read_record(dir)?;
     let name = format!("{SAVED}{id}");
-    let writer = shared.machine.save(&dir.join(format!("{WRITING}{id}")))?;
-    writer.finish(manifest(shared, id, &record), &dir.join(&name))?;
+    let mut writer = SetWriter::create(&dir.join(format!("{WRITING}{id}")))?;
+    bases.lay_under(&mut writer, dir);
+    shared.machine.save(&mut writer)?;
+    writer.finish(manifest(shared, id, &record), &dir.join(&name), cancelled)?;
     record.suspended = Some(name.clone());
     write_record(dir, &record).inspect_err(|_| {
         // If the record does name it, it is found damaged, and told; the machine goes on either way.
