@@ -66,16 +66,17 @@ fn flushed_writes_survive_a_kill() {
                 .spawn()
                 .unwrap();
             let out = child.stdout.take().unwrap();
+            let flushed = |line: String| line.split("flushed ").nth(1)?.parse::<u64>().ok();
+            let mut steps = BufReader::new(out).lines().map_while(Result::ok).filter_map(flushed);
+            let first = steps.next().expect("at least one flush before the kill");
             let killer = std::thread::spawn(move || {
                 // Anywhere in a step: the times are no multiples of anything.
-                std::thread::sleep(Duration::from_millis(120 + 37 * round));
+                std::thread::sleep(Duration::from_millis(70 + 37 * round));
                 child.kill().unwrap();
                 child.wait().unwrap();
             });
-            let flushed = |line: String| line.split("flushed ").nth(1)?.parse::<u64>().ok();
-            let last = BufReader::new(out).lines().map_while(Result::ok).filter_map(flushed).last();
+            let last = steps.last().unwrap_or(first);
             killer.join().unwrap();
-            let last = last.expect("at least one flush before the kill");
             let mut disk = open(options(dir.path(), format)).unwrap();
             assert!(disk.epoch() > Some(1), "the child left its record");
             // The last step at each place counts; those after the last flush were under way.

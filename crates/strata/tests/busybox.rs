@@ -46,7 +46,7 @@ fn shell_network_disk_and_reboot() {
     assert_eq!(c.sh("uname -m"), "riscv64");
 
     // An address by DHCP, a name by DNS, the host's loopback at 10.0.2.2.
-    assert!(c.sh("ip -4 addr show dev eth0").contains("inet 10.0.2.15/24"));
+    c.wait_for_address();
     assert!(c.sh("nslookup localhost").contains("127.0.0.1"));
     let (http, server) = serve_once("page of the host\n");
     assert_eq!(c.sh(&format!("wget -q -O - http://10.0.2.2:{http}/some/page")), "page of the host");

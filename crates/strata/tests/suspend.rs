@@ -51,7 +51,7 @@ fn a_suspended_machine_goes_on_where_it_was() {
         until("the process in the background counts on", || count(&mut c) > before);
         assert_eq!(c.sh("head -c 7 /dev/vda"), "on disk");
         // The network card works; flows that were open do not survive, and none was.
-        assert!(c.sh("ip -4 addr show dev eth0").contains("inet 10.0.2.15/24"));
+        c.wait_for_address();
         if round == 0 {
             place.strata("pause web").good();
             place.strata("suspend web").good();

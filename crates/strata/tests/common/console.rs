@@ -149,6 +149,14 @@ impl Console {
         out.trim().replace('\r', "")
     }
 
+    /// Waits for the address that the user-mode network gives by DHCP; on a busy host the guest asks again in the background.
+    #[track_caller]
+    pub fn wait_for_address(&mut self) {
+        super::until("an address by DHCP", || {
+            self.sh("ip -4 addr show dev eth0").contains("inet 10.0.2.15/24")
+        });
+    }
+
     /// Waits for the end.
     #[track_caller]
     pub fn end(mut self) -> Done {
