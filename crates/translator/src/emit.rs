@@ -22,6 +22,9 @@ mod integer;
 mod loans;
 mod memory;
 mod ops;
+mod owed;
+mod place;
+mod rotations;
 mod rules;
 pub(crate) mod value;
 pub(crate) mod windows;
@@ -34,6 +37,8 @@ use crate::unit::{Leave, NewExit, Page, Site, Step, UnitPage};
 use cold::Cold;
 use float::Floats;
 use loans::Loans;
+use place::Place;
+use rotations::Halves;
 use strata_isa::sem::execute;
 use strata_riscv::tier::{DataContext, Privilege};
 use strata_x64::{Alu, Asm, Cc, Gpr, Label, Size};
@@ -103,6 +108,18 @@ pub(crate) struct Emitter<'a> {
     /// The instruction has decided where to go.
     gone: bool,
     loans: Loans,
+    /// What is where.
+    place: Place,
+    /// Where each cold piece comes from; shorter by the pieces since the last change.
+    at_cold: Vec<Place>,
+    /// Steps that can wait for the other half of a rotation.
+    halves: Halves,
+    /// Registers of which this instruction only takes the low half.
+    low: u32,
+    /// This instruction compares low halves.
+    compares_words: bool,
+    /// The upper half of what is computed is not wanted.
+    word_only: bool,
     /// By step, for accesses.
     windows: Option<Vec<u8>>,
     #[cfg(test)]
@@ -144,6 +161,12 @@ impl<'a> Emitter<'a> {
             alone: job.alone,
             gone: false,
             loans: Loans::plan(job.steps, windows.as_deref()),
+            place: Place::default(),
+            at_cold: Vec::new(),
+            halves: Halves::plan(job.steps),
+            low: 0,
+            compares_words: false,
+            word_only: false,
             windows,
             #[cfg(test)]
             marks: Vec::new(),
@@ -216,7 +239,10 @@ impl<'a> Emitter<'a> {
         self.enter_pages(step);
         if self.has_rule(&step.insn) {
             self.require_mode();
-            if execute(self, &step.insn).is_err() {
+            self.prepare(&step.insn);
+            if self.rotation() {
+                // Done, or left for later.
+            } else if execute(self, &step.insn).is_err() {
                 // The path only holds what the interpreter has completed, so this is never run.
                 self.leave_here();
                 return;
@@ -267,6 +293,7 @@ impl<'a> Emitter<'a> {
 
     /// Goes back to the path's start.
     fn back(&mut self) {
+        self.pay_all();
         self.floats_to_head();
         self.borrow();
         let head = self.head;
@@ -275,7 +302,7 @@ impl<'a> Emitter<'a> {
 
     /// A jump that will lead to the unit at `target` once there is one.
     fn link(&mut self, target: u64) {
-        self.flush_floats();
+        self.settle();
         // Where it leads at first, right behind itself, is only known now; whoever places the code patches it.
         let field = self.asm.patchable_jmp_abs(self.asm.here());
         let patch_at = self.asm.here() - (self.asm.len() - field) as u64;
@@ -287,7 +314,7 @@ impl<'a> Emitter<'a> {
 
     /// Leaves translated code for good.
     fn leave(&mut self, why: Leave, n: u32) {
-        self.flush_floats();
+        self.settle();
         self.asm.mov_ri(Gpr::Rax, i64::from(why.with(n)));
         self.asm.jmp_abs(self.to.exit);
     }
@@ -313,12 +340,13 @@ impl<'a> Emitter<'a> {
     /// Has the interpreter's instance execute this instruction. Afterwards nothing is known of registers.
     fn interpret(&mut self) {
         let step = self.step();
-        self.flush_floats();
+        self.settle();
         self.asm.mov_ri(Gpr::Rcx, self.site() as i64);
         self.asm.call_abs(self.to.interpret);
         self.forget_floats(step.insn.f_writes());
         self.borrow();
         let written = step.insn.x_writes();
+        self.change(|p| p.owed.words &= !written);
         for r in 1..32 {
             if written >> r & 1 != 0 {
                 self.consts[r] = None;

@@ -63,9 +63,9 @@ impl Emitter<'_> {
         while let Some(cold) = self.cold.get(n).copied() {
             self.busy = 0;
             self.mark();
-            self.held_at(n);
+            self.return_to(n);
             self.one(cold);
-            self.note_held();
+            self.note_place();
             n += 1;
         }
     }
@@ -81,7 +81,7 @@ impl Emitter<'_> {
                 self.give_back(self.job.steps.len() as i32);
                 self.asm.mov_ri(Gpr::Rax, i64::from(Leave::Fuel.with(self.job.unit)));
                 // It comes back behind the call with more fuel, or not at all.
-                self.flush_floats();
+                self.settle();
                 self.asm.call_abs(self.to.fuel);
                 self.borrow();
                 let head = self.head;
@@ -145,7 +145,7 @@ impl Emitter<'_> {
 
     /// Calls a trampoline for the instruction at `site`, which finds all registers in memory and in the map.
     pub(super) fn call(&mut self, trampoline: u64, site: u64) {
-        self.flush_floats();
+        self.settle();
         self.asm.mov_ri(Gpr::Rcx, site as i64);
         self.asm.call_abs(trampoline);
         self.reload_floats();

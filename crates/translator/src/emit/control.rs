@@ -44,7 +44,7 @@ impl Emitter<'_> {
                 std::mem::swap(&mut a, &mut b);
                 cc = swapped(cc);
             }
-            self.compare(Size::Q, a, b);
+            self.compare(self.compared(), a, b);
             let along = step.next == taken;
             let away = self.asm.label();
             self.asm.jcc(if along { cc.not() } else { cc }, away);
@@ -108,7 +108,7 @@ impl Emitter<'_> {
 
     /// Goes to the unit at the address in rax, by the jump cache.
     pub(super) fn look_up(&mut self) {
-        self.flush_floats();
+        self.settle();
         self.asm.mov_rm(Size::Q, Gpr::Rdx, word(Word::Jumps));
         self.asm.rorx(Size::D, Gpr::Rcx, Gpr::Rax, JUMPS.shift);
         self.asm.alu_rr(Alu::Xor, Size::D, Gpr::Rcx, Gpr::Rax);

@@ -25,7 +25,7 @@ mod operate;
 mod plan;
 
 pub(super) use cold::Piece;
-pub(super) use held::Floats;
+pub(super) use held::{Floats, Held, bits};
 pub(super) use plan::has_rule;
 
 use super::Emitter;
@@ -33,7 +33,6 @@ use super::cold::Cold;
 use super::value::{V, XmmForm};
 use crate::layout::{self, Word, word};
 use crate::unit::Leave;
-use held::bits;
 use strata_isa::Effect;
 use strata_isa::ops::{Fmt, Reg, Width};
 use strata_x64::{Alu, Cc, Fs, Gpr, Mem, Shift, Size, Xmm};
@@ -119,7 +118,7 @@ impl Emitter<'_> {
         let head = self.floats.plan.head;
         let start = self.job.steps[0].pc;
         for r in bits(head.valid) {
-            let held = self.floats.held;
+            let held = self.place.floats;
             if head.boxed & !held.boxed & 1 << r != 0 {
                 self.compare_box(r);
                 self.bad_unless_equal(start, 0);
@@ -130,14 +129,14 @@ impl Emitter<'_> {
                 _ => _ = self.load_f(r, Fs::S, X0),
             }
         }
-        if self.floats.held.dirty & !head.dirty != 0 {
-            self.flush_floats();
+        if self.place.floats.dirty & !head.dirty != 0 {
+            self.settle();
         }
     }
 
     /// Whether the upper half of `r` is all ones, as a comparison's result.
     fn compare_box(&mut self, r: Reg) {
-        match self.floats.at(r) {
+        match self.home_f(r) {
             Some(x) => {
                 self.asm.movq_rx(Gpr::Rax, x);
                 self.asm.shift_ri(Shift::Shr, Size::Q, Gpr::Rax, 32);
@@ -149,7 +148,7 @@ impl Emitter<'_> {
 
     /// Register `r` as a single, in the low half of its home or of `scratch`. If it is none, the interpreter goes on here.
     fn single(&mut self, r: Reg, scratch: Xmm) -> Xmm {
-        if self.floats.held.boxed >> r & 1 == 0 {
+        if self.place.floats.boxed >> r & 1 == 0 {
             self.compare_box(r);
             let (pc, refund) = (self.step().pc, self.remaining());
             self.bad_unless_equal(pc, refund);
@@ -160,8 +159,8 @@ impl Emitter<'_> {
 
     /// Register `r` with all its bits, in its home or in `scratch`.
     fn whole(&mut self, r: Reg, scratch: Xmm) -> Xmm {
-        let held = self.floats.held;
-        if let Some(x) = self.floats.at(r)
+        let held = self.place.floats;
+        if let Some(x) = self.home_f(r)
             && held.narrow >> r & 1 != 0
         {
             if held.dirty >> r & 1 != 0 {
@@ -178,7 +177,7 @@ impl Emitter<'_> {
 
     /// Register `r` in its home, loaded from memory if it was not there, or in `scratch`.
     fn load_f(&mut self, r: Reg, fs: Fs, scratch: Xmm) -> Xmm {
-        if let Some(x) = self.floats.at(r) {
+        if let Some(x) = self.home_f(r) {
             return x;
         }
         let home = self.floats.plan.home(r);
@@ -210,7 +209,7 @@ impl Emitter<'_> {
         let V::F(r) = v else { return None };
         self.floats.plan.home(r)?;
         Some(match width {
-            Width::I64 | Width::I32 if self.floats.at(r).is_none() => self.load_f(r, Fs::D, X0),
+            Width::I64 | Width::I32 if self.home_f(r).is_none() => self.load_f(r, Fs::D, X0),
             Width::I64 => self.whole(r, X0),
             _ => self.load_f(r, Fs::S, X0),
         })
@@ -218,8 +217,8 @@ impl Emitter<'_> {
 
     /// Register `r` as it lies, into an integer register.
     pub(super) fn f_to(&mut self, r: Reg, d: Gpr) {
-        let held = self.floats.held;
-        match self.floats.at(r) {
+        let held = self.place.floats;
+        match self.home_f(r) {
             Some(x) if held.narrow >> r & 1 == 0 => self.asm.movq_rx(d, x),
             Some(x) if held.dirty >> r & 1 != 0 => self.xmm_to(x, XmmForm::Single, d),
             _ => self.asm.mov_rm(Size::Q, d, layout::f(r)),
@@ -286,10 +285,11 @@ impl Emitter<'_> {
         }
     }
 
-    /// Writes homes back and gives loans back, so that memory and the map hold all registers. Changes neither flags nor any
+    /// Pays what is owed, writes homes back and gives loans back, so that memory and the map hold all registers. Changes no
     /// other integer register.
-    pub(super) fn flush_floats(&mut self) {
-        let held = self.floats.held;
+    pub(super) fn settle(&mut self) {
+        self.pay_all();
+        let held = self.place.floats;
         for r in bits(held.dirty) {
             if let Some(x) = self.floats.plan.home(r) {
                 self.store_f(r, x, held.narrow >> r & 1 != 0);
@@ -301,19 +301,9 @@ impl Emitter<'_> {
         self.give_loans_back();
     }
 
-    /// Whether integer registers are lent here.
-    pub(super) fn lent(&self) -> bool {
-        self.floats.held.lent
-    }
-
-    /// Notes that they are, or are not.
-    pub(super) fn set_lent(&mut self, lent: bool) {
-        self.change_held(|h| h.lent = lent);
-    }
-
     /// Loads the homes that were in use again, after a call, and borrows again.
     pub(super) fn reload_floats(&mut self) {
-        let held = self.floats.held;
+        let held = self.place.floats;
         for r in bits(held.valid) {
             let fs = if held.narrow >> r & 1 != 0 { Fs::S } else { Fs::D };
             if let Some(x) = self.floats.plan.home(r) {
@@ -329,25 +319,6 @@ impl Emitter<'_> {
             (h.valid, h.dirty, h.narrow) = (0, 0, 0);
             h.boxed &= !written;
         });
-    }
-
-    /// All changes of what is held go through here: cold pieces from before were made with the old state.
-    fn change_held(&mut self, how: impl FnOnce(&mut held::Held)) {
-        self.note_held();
-        how(&mut self.floats.held);
-    }
-
-    /// Notes the present state for the cold pieces that have none yet.
-    pub(super) fn note_held(&mut self) {
-        self.floats.at_cold.resize(self.cold.len(), self.floats.held);
-    }
-
-    /// Makes the state that of cold piece `n`.
-    pub(super) fn held_at(&mut self, n: usize) {
-        self.note_held();
-        if let Some(held) = self.floats.at_cold.get(n) {
-            self.floats.held = *held;
-        }
     }
 
     /// Where an instruction that gives an integer puts it: nothing it reads lies there.

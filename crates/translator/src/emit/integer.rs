@@ -98,7 +98,7 @@ impl Emitter<'_> {
             AddW | SubW => {
                 let alu = if op == AddW { Alu::Add } else { Alu::Sub };
                 self.two(alu, Size::D, a, b, d);
-                self.asm.movsx_rr(d, Size::D, d);
+                self.extend(d);
             }
             Sll | Srl | Sra | SllW | SrlW | SraW | Rol | Ror | RolW | RorW | SllUw => self.shift(op, a, b, d),
             Slt | Sltu | Eq => self.truth(op, a, b, d),
@@ -106,7 +106,7 @@ impl Emitter<'_> {
                 let size = if op == Mul { Size::Q } else { Size::D };
                 self.multiply(size, a, b, d);
                 if op == MulW {
-                    self.asm.movsx_rr(d, Size::D, d);
+                    self.extend(d);
                 }
             }
             Mulh | Mulhu | Mulhsu => self.high(op, a, b, d),
@@ -183,7 +183,7 @@ impl Emitter<'_> {
         if let Leaf::Const(c) = b {
             let n = (c & if word { 31 } else { 63 }) as u8;
             match op {
-                SraW => {
+                SraW if !self.word_only => {
                     let s = self.reg(a, d);
                     self.asm.movsx_rr(d, Size::D, s);
                     self.asm.shift_ri(Shift::Sar, Size::Q, d, n);
@@ -200,7 +200,7 @@ impl Emitter<'_> {
             let shift = match op {
                 Sll | SllW => Shift::Shl,
                 Srl | SrlW => Shift::Shr,
-                Sra => Shift::Sar,
+                Sra | SraW => Shift::Sar,
                 Rol | RolW => Shift::Rol,
                 _ => Shift::Ror,
             };
@@ -211,7 +211,7 @@ impl Emitter<'_> {
             self.asm.shift_ri(shift, size, d, n);
             // A right shift by at least one leaves the upper half zero, sign included.
             if word && !(op == SrlW && n > 0) {
-                self.asm.movsx_rr(d, Size::D, d);
+                self.extend(d);
             }
             return;
         }
@@ -233,6 +233,13 @@ impl Emitter<'_> {
             }
         }
         if word {
+            self.extend(d);
+        }
+    }
+
+    /// The upper half of a result of 32 bits, unless it is not wanted.
+    fn extend(&mut self, d: Gpr) {
+        if !self.word_only {
             self.asm.movsx_rr(d, Size::D, d);
         }
     }
@@ -253,10 +260,10 @@ impl Emitter<'_> {
             _ => Cc::E,
         };
         if op == Bin::Sltu && a == Leaf::Const(0) {
-            self.compare(Size::Q, b, a);
+            self.compare(self.compared(), b, a);
             self.asm.setcc(Cc::Ne, d);
         } else {
-            self.compare(Size::Q, a, b);
+            self.compare(self.compared(), a, b);
             self.asm.setcc(cc, d);
         }
         self.asm.movzx_rr(d, Size::B, d);
@@ -409,6 +416,7 @@ impl Emitter<'_> {
             Un::CpopW => self.asm.popcnt(Size::D, d, s),
             Un::SextB => self.asm.movsx_rr(d, Size::B, s),
             Un::SextH => self.asm.movsx_rr(d, Size::W, s),
+            Un::SextW if self.word_only => self.asm.mov_rr(Size::D, d, s),
             Un::SextW => self.asm.movsx_rr(d, Size::D, s),
             Un::ZextB => self.asm.movzx_rr(d, Size::B, s),
             Un::ZextH => self.asm.movzx_rr(d, Size::W, s),

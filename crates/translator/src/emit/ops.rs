@@ -1,5 +1,6 @@
 //! The one text of meaning, run on places in the host's registers.
 
+use super::owed::Word;
 use super::value::{Leaf, V};
 use super::{Emitter, Stop};
 use crate::registers::slot;
@@ -16,6 +17,7 @@ impl Ops for Emitter<'_> {
     }
     fn x(&mut self, r: Reg) -> V {
         let known = if r == 0 { Some(0) } else { self.consts[usize::from(r & 31)] };
+        debug_assert!(known.is_some() || self.may_read(r), "x{r} is owed something");
         V::Leaf(known.map_or(Leaf::X(r), Leaf::Const))
     }
     fn set_x(&mut self, r: Reg, v: V) {
@@ -28,7 +30,13 @@ impl Ops for Emitter<'_> {
         }
         // What it was known to hold is no longer true while it is written.
         self.consts[usize::from(r & 31)] = None;
-        self.write_x(r, v);
+        let word = self.word_of(v);
+        self.word_only = word == Word::Low;
+        if v != V::Un(Un::SextW, Leaf::X(r)) {
+            self.write_x(r, v);
+        }
+        self.word_only = false;
+        self.wrote(r, word);
         self.consts[usize::from(r & 31)] = v.known();
     }
     fn f(&mut self, r: Reg) -> V {
@@ -75,7 +83,8 @@ impl Ops for Emitter<'_> {
             return b;
         }
         if op == Bin::AddW && b.known() == Some(0) {
-            return V::Un(Un::SextW, self.leaf(a));
+            let a = self.leaf(a);
+            return if self.place.owed.is_word(a) { V::Leaf(a) } else { V::Un(Un::SextW, a) };
         }
         if op == Bin::Or
             && b.known() == Some(-1 << 32)

@@ -80,6 +80,25 @@ fn golden_alu() {
         insn(Sll, T1, T0, T3, 0),
         insn(Xor, T3, T3, A0, 0),
     ];
+    let rotation = [
+        insn(Srliw, A0, A2, 0, 7),
+        insn(Slliw, A1, A2, 0, 25),
+        insn(Lw, T0, SP, 0, 8),
+        insn(Or, A0, A0, A1, 0),
+        insn(Addw, A0, A0, T0, 0),
+        insn(Xor, A1, A0, T0, 0),
+        insn(Addiw, A1, A1, 0, 1),
+        insn(Bltu, 0, A1, A0, 64),
+        insn(Sw, 0, SP, A1, 8),
+    ];
+    let index = [
+        insn(Slli, A1, A1, 0, 32),
+        insn(Srli, A1, A1, 0, 29),
+        insn(Add, A1, A1, A0, 0),
+        insn(Ld, A0, A1, 0, 0),
+        insn(Slli, A0, A0, 0, 48),
+        insn(Srli, A0, A0, 0, 48),
+    ];
     let long = [insn(Mul, A0, A0, A1, 0), insn(Mulhu, A1, A1, A2, 0), insn(Div, A2, A0, A1, 0)];
     check(
         "alu",
@@ -87,6 +106,8 @@ fn golden_alu() {
             ("Constants are put together while translating", Path::at(PC).then_all(&constants)),
             ("Registers that have a host register", Path::at(PC).then_all(&mapped)),
             ("Registers that lie in memory", Path::at(PC).then_all(&unmapped)),
+            ("A rotation, and signs that nobody looks at", Path::at(PC).then_all(&rotation)),
+            ("Zero extensions by two shifts", Path::at(PC).then_all(&index)),
             ("Multiply and divide", Path::at(PC).then_all(&long)),
         ],
     );

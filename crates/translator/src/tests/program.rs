@@ -54,10 +54,58 @@ impl<'a> Maker<'a> {
                 let to = self.items.len() + 1 + self.rng.below(left.min(6)) as usize;
                 let (a, b) = (self.rng.below(32) as u8, self.rng.below(32) as u8);
                 self.items.push(Item::To(op, 0, a, b, to));
+            } else if self.rng.chance(6) {
+                self.shifts();
             } else {
-                let i = random_insn(self.rng, self.filter).unwrap();
-                self.items.push(Item::Raw(i.raw, i.len.into()));
+                self.any();
             }
+        }
+    }
+
+    fn any(&mut self) {
+        let i = random_insn(self.rng, self.filter).unwrap();
+        self.items.push(Item::Raw(i.raw, i.len.into()));
+    }
+
+    /// A register to write to.
+    fn destination(&mut self) -> u8 {
+        loop {
+            let r = self.rng.below(32) as u8;
+            if r != 0 && self.filter.x_dst >> r & 1 != 0 {
+                return r;
+            }
+        }
+    }
+
+    /// Two shifts that are a rotation, or an extension, or nearly so, with what comes between; of few registers, so that
+    /// they also get in each other's way.
+    fn shifts(&mut self) {
+        let [t, u, d] = std::array::from_fn(|_| self.destination());
+        let x = if self.rng.chance(20) { t } else { self.rng.below(32) as u8 };
+        let word = self.rng.chance(50);
+        let bits = if word { 32 } else { 64 };
+        let usual = *self.rng.pick(&[32, 48, 56]).unwrap();
+        let n = if word || self.rng.chance(50) { 1 + self.rng.below(bits - 1) } else { usual } as i32;
+        let (left, right) = if word { (Op::Slliw, Op::Srliw) } else { (Op::Slli, Op::Srli) };
+        let gap = |m: &mut Self| (0..m.rng.below(3)).for_each(|_| m.any());
+        if self.rng.chance(60) {
+            let pair = [insn(left, t, x, 0, n), insn(right, u, x, 0, bits as i32 - n)];
+            let first = self.rng.below(2) as usize;
+            self.raw(pair[first]);
+            gap(self);
+            self.raw(pair[1 - first]);
+            gap(self);
+            let join = *self.rng.pick(&[Op::Or, Op::Xor, Op::Add, Op::Addw, Op::Sub]).unwrap();
+            let (a, b) = if self.rng.chance(50) { (t, u) } else { (u, t) };
+            self.raw(insn(join, d, a, b, 0));
+        } else {
+            let back = if self.rng.chance(60) { n } else { 1 + self.rng.below(bits - 1) as i32 };
+            let arithmetic = if word { Op::Sraiw } else { Op::Srai };
+            self.raw(insn(left, t, x, 0, n));
+            gap(self);
+            let op = if self.rng.chance(70) { right } else { arithmetic };
+            let d = if self.rng.chance(70) { t } else { d };
+            self.raw(insn(op, d, t, 0, back));
         }
     }
 

@@ -6,7 +6,7 @@ use strata_x64::Xmm;
 
 /// Sets of guest registers: bit `r` for register `r`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Held {
+pub(in crate::emit) struct Held {
     /// In their homes.
     pub valid: u32,
     /// Only there: memory has an older value.
@@ -15,35 +15,29 @@ pub(super) struct Held {
     pub boxed: u32,
     /// In their homes as singles: the upper half there counts as ones, and may be anything.
     pub narrow: u32,
-    /// Integer registers are lent (`emit/loans.rs`).
-    pub lent: bool,
 }
 
 /// The emitter's part of floating point.
 pub(crate) struct Floats {
     pub(super) plan: Plan,
-    /// Here and now.
-    pub(super) held: Held,
-    /// Where each cold piece comes from; shorter by the pieces since the last change.
-    pub(super) at_cold: Vec<Held>,
     /// The guest's mode has been checked.
     pub(super) on: bool,
 }
 
 impl Floats {
-    /// For a unit of this plan.
-    pub fn new(plan: Plan) -> Floats {
-        Floats { plan, held: Held::default(), at_cold: Vec::new(), on: false }
+    /// The home of `r`, if it has one.
+    pub(in crate::emit) fn home(&self, r: Reg) -> Option<Xmm> {
+        self.plan.home(r)
     }
 
-    /// The home of `r`, if that is where it is.
-    pub(super) fn at(&self, r: Reg) -> Option<Xmm> {
-        if self.held.valid >> r & 1 != 0 { self.plan.home(r) } else { None }
+    /// For a unit of this plan.
+    pub fn new(plan: Plan) -> Floats {
+        Floats { plan, on: false }
     }
 }
 
 /// The registers of a set.
-pub(super) fn bits(set: u32) -> impl Iterator<Item = Reg> {
+pub(in crate::emit) fn bits(set: u32) -> impl Iterator<Item = Reg> {
     let mut left = set;
     std::iter::from_fn(move || {
         let r = left.trailing_zeros();

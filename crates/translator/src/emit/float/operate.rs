@@ -254,7 +254,7 @@ impl Emitter<'_> {
     fn move_to_x(&mut self, fmt: Fmt, a: V) -> V {
         let r = number(a);
         let d = self.x_destination();
-        match (fmt, self.floats.at(r)) {
+        match (fmt, self.home_f(r)) {
             (Fmt::D, _) => self.f_to(r, d),
             (Fmt::S, Some(x)) => {
                 self.asm.movd_rx(d, x);

@@ -85,8 +85,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    const NONE: Plan =
-        Plan { homes: [None; 32], head: Held { valid: 0, dirty: 0, boxed: 0, narrow: 0, lent: false } };
+    const NONE: Plan = Plan { homes: [None; 32], head: Held { valid: 0, dirty: 0, boxed: 0, narrow: 0 } };
 
     /// The home of `r`.
     pub(super) fn home(&self, r: Reg) -> Option<Xmm> {
