@@ -16,7 +16,7 @@
 //! the sink itself.
 
 use crate::ram::Region;
-use crate::{GuestRam, MemoryError, PAGE, Presence};
+use crate::{GuestRam, MemoryError, PAGE};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -44,6 +44,16 @@ impl PageSet {
             bits.fold(0, |word, (bit, page)| word | u64::from(is(page)) << bit)
         };
         PageSet((0..pages.div_ceil(WORD)).map(word).collect())
+    }
+
+    /// From its words: page `n` is bit `n % 64` of word `n / 64`.
+    pub(crate) fn from_words(words: Vec<u64>) -> PageSet {
+        PageSet(words)
+    }
+
+    /// Its words.
+    pub fn words(&self) -> &[u64] {
+        &self.0
     }
 
     /// Whether `page` is in it.
@@ -245,9 +255,7 @@ impl GuestRam {
         if region.capture().get().is_some() || wanted.0.len() * WORD < region.pages().pages() {
             return Ok(None);
         }
-        let absent = |page: &usize| region.pages().presence(*page) == Presence::Absent;
-        let pages = wanted.runs().flat_map(|(first, count)| first..first + count);
-        if let Some(page) = pages.into_iter().find(absent) {
+        if let Some(page) = region.pages().first_absent(&wanted) {
             return Err(MemoryError::NotRam { gpa: region.gpa() + page as u64 * PAGE, len: PAGE });
         }
         let shared = Arc::new(Shared {

@@ -8,6 +8,7 @@
 //!   number is at least `e`. Starting an epoch costs nothing; those who cache the right to write (an engine's write
 //!   tags) must be told to drop it, which the machine does.
 
+use crate::PageSet;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 
 /// Whether a page's content is there and where it came from.
@@ -154,6 +155,33 @@ impl PageMap {
         self.dirty.get(page).is_some_and(|d| d.load(Relaxed) >= since)
     }
 
+    /// The pages that were marked in epoch `since` or later, or all: those with content, and those that are zero.
+    pub fn marked(&self, since: Option<u32>) -> (PageSet, PageSet) {
+        let since = since.unwrap_or(0);
+        let words = self.presence.chunks(64).zip(self.dirty.chunks(64)).map(|(presence, dirty)| {
+            let pages = presence.iter().zip(dirty).enumerate();
+            pages.fold((0, 0), |(data, zero), (bit, (p, d))| {
+                let marked = d.load(Relaxed) >= since;
+                let is_zero = p.load(Relaxed) & PRESENCE == ZERO;
+                (data | u64::from(marked & !is_zero) << bit, zero | u64::from(marked & is_zero) << bit)
+            })
+        });
+        let (data, zero): (Vec<u64>, Vec<u64>) = words.unzip();
+        (PageSet::from_words(data), PageSet::from_words(zero))
+    }
+
+    /// The first of `pages` that is not there yet.
+    pub(crate) fn first_absent(&self, pages: &PageSet) -> Option<usize> {
+        let absent = |p: &AtomicU8| p.load(Relaxed) & PRESENCE == Presence::Absent as u8;
+        let words = self.presence.chunks(64).zip(pages.words()).enumerate();
+        words.filter(|(_, (chunk, word))| **word != 0 && chunk.iter().any(absent)).find_map(
+            |(n, (chunk, _))| {
+                let mut all = (n * 64..).zip(chunk);
+                all.find(|(page, p)| pages.has(*page) && absent(p)).map(|(page, _)| page)
+            },
+        )
+    }
+
     /// The current epoch.
     pub fn epoch(&self) -> u32 {
         self.epoch.load(Relaxed)
@@ -182,6 +210,23 @@ mod tests {
         m.mark_dirty(0);
         m.mark_in(0, old);
         assert!(m.dirty_since(0, new));
+    }
+
+    #[test]
+    fn what_was_marked_since_is_told_apart_by_what_it_is() {
+        let m = PageMap::new(130, Presence::File);
+        let since = m.begin_epoch();
+        [3, 64, 129].into_iter().for_each(|p| m.mark_dirty(p));
+        m.set_presence(64, Presence::Zero);
+        m.set_presence(70, Presence::Absent);
+        let (data, zero) = m.marked(Some(since));
+        assert_eq!(
+            (data.runs().collect::<Vec<_>>(), zero.runs().collect::<Vec<_>>()),
+            (vec![(3, 1), (129, 1)], vec![(64, 1)])
+        );
+        assert_eq!(m.first_absent(&data), None);
+        let (data, zero) = m.marked(None);
+        assert_eq!((data.len(), zero.len(), m.first_absent(&data)), (129, 1, Some(70)));
     }
 
     #[test]

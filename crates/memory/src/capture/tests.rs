@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Access, EnginePage};
+use crate::{Access, EnginePage, Presence};
 use std::collections::BTreeMap;
 
 const GPA: u64 = 0x8000_0000;

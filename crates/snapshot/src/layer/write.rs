@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use strata_memory::{Capture, GuestRam, PageSet, PageSink, Presence};
+use strata_memory::{Capture, GuestRam, PageSet, PageSink};
 
 /// A layer that is being written: a file without a header, which nobody can take for a layer.
 #[derive(Debug)]
@@ -45,8 +45,7 @@ struct Begun {
 #[derive(Debug)]
 struct Pages {
     file: File,
-    /// For each page where it goes, in pages from the beginning of the data; the `n`th is for page `64 n` and those after
-    /// it that are in `data`.
+    /// For each page where it goes, in pages from the beginning of the data.
     ranks: Ranks,
     /// Pages that turned out to be all zeroes, a bit each.
     zero: Box<[AtomicU64]>,
@@ -57,30 +56,27 @@ struct Pages {
 enum Ranks {
     /// Each page at its own number.
     Flat,
-    /// One after the other: for each 64 pages how many are before them, and which of them there are.
+    /// One after the other: for each word of the set how many pages are before it.
     Packed(Vec<u64>, PageSet),
 }
 
 impl Ranks {
-    fn packed(data: PageSet, pages: u64) -> Ranks {
-        let mut before = Vec::with_capacity((pages / 64) as usize + 1);
-        let mut count = 0;
-        for page in 0..pages as usize {
-            if page.is_multiple_of(64) {
-                before.push(count);
-            }
-            count += u64::from(data.has(page));
-        }
-        Ranks::Packed(before, data)
+    fn packed(data: PageSet) -> Ranks {
+        let before = data.words().iter().scan(0, |count, word| {
+            let before = *count;
+            *count += u64::from(word.count_ones());
+            Some(before)
+        });
+        Ranks::Packed(before.collect(), data)
     }
 
     fn of(&self, page: usize) -> u64 {
         match self {
             Ranks::Flat => page as u64,
             Ranks::Packed(before, data) => {
-                let first = page - page % 64;
-                before.get(page / 64).copied().unwrap_or(0)
-                    + (first..page).filter(|p| data.has(*p)).count() as u64
+                let word = data.words().get(page / 64).copied().unwrap_or(0);
+                let within = word & ((1 << (page % 64)) - 1);
+                before.get(page / 64).copied().unwrap_or(0) + u64::from(within.count_ones())
             }
         }
     }
@@ -152,15 +148,11 @@ impl LayerWriter {
         let map = region.pages();
         let pages = map.pages();
         // A layer that would have most pages has all: it costs little more, and is mapped by one call.
-        let most = |e: &u32| (0..pages).filter(|p| map.dirty_since(*p, *e)).count() > pages / 2;
-        let since = since.filter(|e| !most(e));
-        let ours = |p: usize| since.is_none_or(|e| map.dirty_since(p, e));
-        let data = PageSet::of(pages, |p| ours(p) && map.presence(p) != Presence::Zero);
-        let zero = PageSet::of(pages, |p| ours(p) && map.presence(p) == Presence::Zero);
-        let ranks = match since {
-            None => Ranks::Flat,
-            Some(_) => Ranks::packed(data.clone(), pages as u64),
-        };
+        let marked =
+            since.map(|e| map.marked(Some(e))).filter(|(data, zero)| data.len() + zero.len() <= pages / 2);
+        let stands_on_parent = marked.is_some();
+        let (data, zero) = marked.unwrap_or_else(|| map.marked(None));
+        let ranks = if stands_on_parent { Ranks::packed(data.clone()) } else { Ranks::Flat };
         let file = self.file.try_clone().map_err(SnapshotError::io("write", &self.path))?;
         let words = std::iter::repeat_with(|| AtomicU64::new(0)).take(pages.div_ceil(64));
         let to = Arc::new(Pages { file, ranks, zero: words.collect(), failed: Mutex::default() });
@@ -168,7 +160,7 @@ impl LayerWriter {
         let capture = ram.capture(data.clone(), to.clone())?;
         let capture = capture.ok_or_else(|| bad("the machine is being saved already"))?;
         self.begun = Some(Begun { pages: pages as u64, data, zero, to, capture });
-        Ok(Beginning { epoch, stands_on_parent: since.is_some() })
+        Ok(Beginning { epoch, stands_on_parent })
     }
 
     /// Copies the pages, completes the layer and makes it durable. The machine may run on meanwhile. `parent` is the layer

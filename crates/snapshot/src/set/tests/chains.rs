@@ -80,6 +80,29 @@ fn a_set_has_only_what_was_written_since_the_one_below() {
 }
 
 #[test]
+fn a_set_that_fails_or_is_cancelled_takes_no_mark_with_it() {
+    let mut line = Line::new();
+    line.take(|_| {});
+    for n in 0..3 {
+        write_some(&line.ram, n);
+        let new = line.dir.path().join(".new");
+        let mut writer = SetWriter::create(&new).unwrap();
+        writer.stand_on(&line.taken[0].0, line.taken[0].1).unwrap();
+        writer.begin(&line.ram, state()).unwrap();
+        write_some(&line.ram, n + 10);
+        match n {
+            0 => assert!(writer.finish(manifest(LEN), &new, &AtomicBool::new(true)).is_err()),
+            // Its place is taken.
+            1 => assert!(writer.finish(manifest(LEN), &line.taken[0].0, &AtomicBool::new(false)).is_err()),
+            _ => drop(writer),
+        }
+        assert!(!new.exists());
+    }
+    line.take(|_| {});
+    line.check();
+}
+
+#[test]
 fn a_machine_that_goes_on_from_an_unkept_set_stands_on_what_that_stood_on() {
     let mut line = Line::new();
     line.take(|_| {});
