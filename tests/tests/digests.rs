@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 use strata_e2e::{guest, soft, tools};
+use strata_engine::hot::HotPaths;
 use strata_machine::{Exit, Machine, Phase, Tier, TranslatorOptions};
 
 /// Instructions between two digests.
@@ -41,9 +42,15 @@ fn moment(m: &Machine) -> Result<Moment> {
     Ok(m.save()?.into_iter().map(|(name, bytes)| (name, digest(bytes))).collect())
 }
 
-/// One whole run; `steps` are instructions between two stops, of which those at multiples of [`STEP`] are noted.
+/// As [`warm_history`], without a list.
 fn history(tier: Tier, program: &Path, step: u64) -> Result<History> {
+    warm_history(&HotPaths::default(), tier, program, step)
+}
+
+/// One whole run that begins with `paths`; `steps` are instructions between two stops, of which those at multiples of [`STEP`] are noted.
+fn warm_history(paths: &HotPaths, tier: Tier, program: &Path, step: u64) -> Result<History> {
     let (m, mut printed) = soft::machine(tier, program, 2, true)?;
+    m.warm(paths.clone());
     // One that hangs is stopped, which its exit then tells.
     let (done, wait) = channel::<()>();
     let watched = m.clone();
@@ -111,6 +118,13 @@ fn a_run_repeats_on_every_tier() -> Result<()> {
     for (name, tier) in again.into_iter().chain(soft::TIERS.into_iter().skip(1)) {
         same(&first, &history(tier, &elf, STEP)?, name)?;
     }
+    // What was hot in another run is translated before it has run.
+    let (m, _) = soft::machine(Tier::Translator, &elf, 2, true)?;
+    m.start()?;
+    m.wait();
+    let paths = m.hot_paths();
+    ensure!(!paths.is_empty(), "nothing was hot");
+    same(&first, &warm_history(&paths, Tier::Translator, &elf, STEP)?, "translator, warm")?;
     // Stops in between are not seen.
     same(&first, &history(Tier::Translator, &elf, STEP / 64)?, "translator, with 64 times the stops")
 }

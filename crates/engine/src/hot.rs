@@ -213,8 +213,15 @@ impl HotPaths {
         }
         paths.sort_by_key(HotPath::key);
         let bits = paths.len().next_power_of_two().ilog2() + 1;
-        let from = |n: u64| paths.partition_point(|p| p.key() >> (64 - bits) < n) as u32;
-        let starts = (0..=1 << bits).map(from).collect();
+        let mut starts = vec![0; (1 << bits) + 1];
+        for p in &paths {
+            starts[(p.key() >> (64 - bits)) as usize + 1] += 1;
+        }
+        let mut all = 0;
+        for start in &mut starts {
+            all += *start;
+            *start = all;
+        }
         HotPaths { paths, starts }
     }
 

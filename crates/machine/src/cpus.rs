@@ -4,6 +4,7 @@ use crate::console::DebugConsole;
 use crate::gate::Gate;
 use crate::harts::Harts;
 use crate::lifecycle::Event;
+use crate::warmth::Warmth;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use strata_devices::{SystemEvent, SystemSink};
@@ -23,6 +24,7 @@ pub(crate) struct Cpus {
     pub(crate) one_thread: Option<Vec<SharedVcpu>>,
     pub(crate) harts: Arc<Harts>,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) warmth: Arc<Warmth>,
     pub(crate) system: SystemSink,
     pub(crate) ram: GuestRam,
     pub(crate) console: Arc<dyn DebugConsole>,

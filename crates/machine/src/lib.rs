@@ -34,6 +34,7 @@ mod spec;
 mod tier;
 mod timekeeper;
 mod vcpu_thread;
+mod warmth;
 
 pub use assemble::{BuildError, build};
 pub use deterministic::PauseAtError;

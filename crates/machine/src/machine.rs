@@ -10,6 +10,7 @@ use crate::lifecycle::{Event, Exit, Phase, Refused};
 use crate::loader::{Loaded, Placement, load};
 use crate::timekeeper::Timekeeper;
 use crate::vcpu_thread;
+use crate::warmth::Warmth;
 use crate::{BuildError, Tier};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -97,6 +98,7 @@ pub struct Machine {
     ram: GuestRam,
     vcpus: Vec<SharedVcpu>,
     shared: Vec<Arc<VcpuShared>>,
+    pub(crate) warmth: Arc<Warmth>,
     doorbells: Vec<Doorbell>,
     schedule: Option<Arc<Schedule>>,
     tier: Tier,
@@ -116,11 +118,13 @@ pub(crate) fn mailbox() -> (Sender<Message>, Receiver<Message>) {
 impl Machine {
     pub(crate) fn spawn(a: Assembled) -> Result<Machine, BuildError> {
         let gate = a.gate.clone();
+        let warmth = Arc::new(Warmth::new(&a.rebuild.vcpus));
         let cpus = Arc::new(Cpus {
             shared: a.shared.clone(),
             one_thread: a.counted.is_some().then(|| a.rebuild.vcpus.clone()),
             harts: a.rebuild.harts.clone(),
             gate: gate.clone(),
+            warmth: warmth.clone(),
             system: a.system,
             ram: a.rebuild.ram.clone(),
             console: a.console,
@@ -154,6 +158,7 @@ impl Machine {
             ram,
             vcpus,
             shared: a.shared,
+            warmth,
             doorbells: a.doorbells,
             schedule,
             tier: a.tier,

@@ -7,3 +7,4 @@ mod pausing;
 mod programs;
 mod repeats;
 mod saved;
+mod warmth;

@@ -28,6 +28,7 @@ pub(crate) fn run(cpus: &Cpus, member: &Member, hart: usize, vcpu: &SharedVcpu) 
             wait(&shared, vcpu, None);
             continue;
         }
+        cpus.warmth.let_visitor(hart);
         let stop = lock(vcpu).run();
         match stop {
             // `run` sleeps instead of being idle.

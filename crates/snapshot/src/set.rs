@@ -22,6 +22,8 @@ pub const MANIFEST: &str = "manifest.json";
 pub const STATE: &str = "state";
 /// The memory layer's name in a set.
 pub const MEMORY: &str = "memory";
+/// The name of the list of hot paths, which a set may have: a hint, with a checksum of its own, that nothing depends on.
+pub const HOT_PATHS: &str = "hot-paths";
 
 /// The name in a set of layer number `n` of its memory, counted from the top.
 pub(crate) fn layer_name(n: usize) -> String {
@@ -106,6 +108,20 @@ impl SetWriter {
             // What cannot be removed is a name more for a file, in a set that does not speak of it.
             let _ = fs::remove_file(self.dir.join(layer_name(n)));
         }
+    }
+
+    /// Puts a list of hot paths, as bytes, beside the rest. The machine may run.
+    ///
+    /// # Errors
+    /// The host does not let it be written: the set is as good without.
+    pub fn put_hot_paths(&self, list: &[u8]) -> Result<(), SnapshotError> {
+        let path = self.dir.join(HOT_PATHS);
+        let written = File::create(&path).and_then(|mut f| f.write_all(list).and_then(|()| f.sync_all()));
+        written.map_err(|e| {
+            // Half of one would be found damaged each time.
+            let _ = fs::remove_file(&path);
+            SnapshotError::io("write", &path)(e)
+        })
     }
 
     /// The moment: the set is to have memory as it is now, and `state`. Nothing of the machine may run during this call;
@@ -204,6 +220,12 @@ fn identity(meta: &Metadata) -> MemoryRef {
     }
 }
 
+/// Gives the set in `to` the list of hot paths of the one in `from`, if that has one.
+pub(crate) fn link_hot_paths(from: &Path, to: &Path) -> Result<(), SnapshotError> {
+    let list = from.join(HOT_PATHS);
+    if list.exists() { link(&list, &to.join(HOT_PATHS)) } else { Ok(()) }
+}
+
 /// Makes `to` another name for the set in `from`: both are whole, and either may be removed.
 ///
 /// # Errors
@@ -214,6 +236,7 @@ pub fn link_set(from: &Path, to: &Path) -> Result<(), SnapshotError> {
     let layers = (0..=below).map(layer_name);
     let files = layers.chain([STATE.into(), MANIFEST.into()]);
     let linked = files.into_iter().try_for_each(|name| link(&from.join(&name), &to.join(&name)));
+    let linked = linked.and_then(|()| link_hot_paths(from, to));
     let linked = linked.and_then(|()| sync_dir(to)).and_then(|()| sync_dir(parent(to)));
     if linked.is_err() {
         let _ = fs::remove_dir_all(to);

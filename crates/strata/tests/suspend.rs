@@ -68,6 +68,45 @@ fn a_suspended_machine_goes_on_where_it_was() {
 }
 
 #[test]
+fn what_was_hot_is_kept_and_goes_with_snapshots_and_clones() {
+    let place = Place::with_busybox();
+    let list = |of: &str| place.home().join("instances").join(of).join("hot-paths");
+    place.strata("run busybox --name web --memory 128M --net none --detach").good();
+    let mut c = place.open("console web");
+    c.wait_for("# ");
+    assert!(!list("web").exists());
+    place.strata("snapshot create web one").good();
+    let of_one = fs::read(list("web/snapshots/one")).unwrap();
+    assert!(of_one.len() > 10_000 && of_one.starts_with(b"hotpaths"), "{} bytes", of_one.len());
+    c.send("poweroff");
+    assert_eq!(c.end().code, Some(0));
+    let first = fs::read(list("web")).unwrap();
+    assert!(first.len() > 10_000 && first.starts_with(b"hotpaths"), "{} bytes", first.len());
+
+    // A clone has the snapshot's, and writes its own when it ends.
+    place.strata("clone web@one other").good();
+    let mut d = place.open("console other");
+    d.send("");
+    d.wait_for("# ");
+    place.strata("suspend other").good();
+    assert!(fs::read(list("other")).unwrap().starts_with(b"hotpaths"));
+    drop(d);
+    place.strata("stop other").good();
+    place.strata("delete other").good();
+
+    // A damaged one is told of by a line, is no error, and is replaced.
+    fs::write(list("web"), &first[..first.len() / 2]).unwrap();
+    let mut c = place.open("start web");
+    c.wait_for("# ");
+    place.strata("stop web").good();
+    let done = c.end();
+    assert_eq!(done.err.lines().filter(|l| l.contains("hot-paths is ignored")).count(), 1, "{done:?}");
+    assert!(fs::read(list("web")).unwrap().len() > 10_000);
+    place.strata("delete --snapshots web").good();
+    place.is_clean();
+}
+
+#[test]
 fn what_was_saved_is_checked_before_it_runs_and_can_be_thrown_away() {
     let place = Place::with_busybox();
     place.strata("run busybox --name web --memory 128M --net none --detach").good();

@@ -18,6 +18,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use strata_block::{Chain, Disk, OpenDisk, OpenOptions, Staged};
+use strata_engine::hot::HotPaths;
 use strata_engine::{Entropy, SeededEntropy};
 use strata_machine::loader::{LoadError, Placement, Source};
 use strata_machine::{BuildError, ConsoleFds, Exit, Machine, MachineSpec, Nic, Refused, Resources, Restore};
@@ -381,6 +382,12 @@ impl MachineControl for Real {
             let state = m.save_state().map_err(|e| Error::new(Kind::Refused, paragraph(&e.to_string())))?;
             Ok(set.begin(m.ram(), state)?)
         })
+    }
+    fn hot_paths(&self) -> HotPaths {
+        self.with(HotPaths::default(), Machine::hot_paths)
+    }
+    fn warm(&self, paths: HotPaths) {
+        self.with((), |m| m.warm(paths));
     }
     fn wait(&self) -> Outcome {
         match self.with(Exit::Stopped, Machine::wait) {

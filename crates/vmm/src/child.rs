@@ -152,6 +152,8 @@ fn prepare(spec: &VmmSpec, assemble: impl FnOnce(&VmmSpec) -> Result<Assembled>)
             }
         })
         .map_err(|e| Error::io("start the thread for signals", e))?;
+    // Before what was saved loses its name. The list itself may come after the first instruction as well as before.
+    let kept = instances::hot::open(spec.restore.iter().chain(&spec.instance_dir));
     if let Some(dir) = spec.instance_dir.as_ref().filter(|_| spec.restore.is_some()) {
         // Before its first instruction: what it writes from now on does not fit what was saved.
         instances::saved::use_up(dir)?;
@@ -161,6 +163,12 @@ fn prepare(spec: &VmmSpec, assemble: impl FnOnce(&VmmSpec) -> Result<Assembled>)
         .machine
         .start()
         .map_err(|e| Error::new(Kind::Internal, format!("The machine does not start: {e}.")))?;
+    if !kept.is_empty() {
+        let machine = server.shared.machine.clone();
+        let warm = move || machine.warm(instances::hot::read(kept));
+        // Without that thread the machine is a little slower at first.
+        let _ = std::thread::Builder::new().name("warm".into()).spawn(warm);
+    }
     Ok(Vmm { server, hub, flush, name, console, notes })
 }
 
@@ -247,6 +255,9 @@ impl Vmm {
             }
             other => other,
         };
+        if let Some(dir) = spec.instance_dir.as_ref().filter(|_| !spec.ephemeral || server.suspended()) {
+            instances::hot::keep(dir, &machine.hot_paths());
+        }
         machine.release();
         let patience =
             matches!(outcome, Outcome::Stopped { .. } | Outcome::Suspended { .. }).then_some(LAST_OUTPUT);

@@ -2,6 +2,7 @@
 
 use crate::exit::{Error, Kind, Outcome};
 use crate::spec::DiskSpec;
+use strata_engine::hot::HotPaths;
 use strata_snapshot::SetWriter;
 
 /// A machine, as it is driven from outside.
@@ -52,6 +53,12 @@ pub trait MachineControl: Send + Sync {
     fn restored_from(&self) -> Option<String> {
         None
     }
+    /// What another run of its guest could begin with; nothing from one that has no use for it. In any phase.
+    fn hot_paths(&self) -> HotPaths {
+        HotPaths::default()
+    }
+    /// Gives it what earlier runs have found hot, for what it may be worth. In any phase.
+    fn warm(&self, _paths: HotPaths) {}
     /// Makes ready to go on with a new layer over its first disk. It may run.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! <home>/instances/.new-*, .old-*            being made, being removed
 //! <home>/instances/<name>/instance.json      what it is made of; replaced as a whole
 //!                         disk.qcow2         its writable layer over the image's disk, if the image has one
+//!                         hot-paths          what its next run translates early: see `hot.rs`
 //!                         saved-*            what it goes on from if it is suspended: see `saved.rs`
 //!                         disk-*.qcow2       its layers since snapshots were taken: see `snapshots.rs`
 //!                         snapshots/<tag>    snapshots of it
@@ -16,6 +17,7 @@
 //! whose lock is free has outlived its VMM, and is swept. The lock travels as a descriptor from who made the
 //! instance to its VMM, so that no moment is left in between.
 
+pub(crate) mod hot;
 pub(crate) mod layers;
 mod record;
 pub(crate) mod saved;

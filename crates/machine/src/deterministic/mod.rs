@@ -191,6 +191,7 @@ impl Deterministic {
             if self.cpus.harts.status(hart) != HartStatus::Started || self.cpus.harts.is_stuck(hart) {
                 return Turn::Idle(did);
             }
+            self.cpus.warmth.let_visitor(hart);
             let (stop, ran) = {
                 let mut vcpu = lock(vcpu);
                 let before = vcpu.retired();

@@ -87,17 +87,17 @@ pub(super) fn deterministic_in(tier: Option<Tier>, harts: u32, image: &[u8]) -> 
     machine_of(&MachineSpec { deterministic: true, ..spec(harts) }, tier, placement)
 }
 
-type Saved = Vec<(String, Vec<u8>)>;
+pub(super) type Saved = Vec<(String, Vec<u8>)>;
 
 /// All states every `STEP` instructions, the end, what was printed, and RAM.
-type History = (Vec<Saved>, Exit, Vec<u8>, Vec<u8>);
+pub(super) type History = (Vec<Saved>, Exit, Vec<u8>, Vec<u8>);
 
 /// The history of a run. `disturb` is called while it runs.
 fn history(harts: u32, image: &[u8], disturb: impl FnMut(&Machine)) -> History {
     history_of(deterministic(harts, image), disturb)
 }
 
-fn history_of((m, console): (Machine, Console), mut disturb: impl FnMut(&Machine)) -> History {
+pub(super) fn history_of((m, console): (Machine, Console), mut disturb: impl FnMut(&Machine)) -> History {
     let output = console.collect();
     let mut states = Vec::new();
     for n in 1.. {

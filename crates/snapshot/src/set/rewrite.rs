@@ -4,7 +4,7 @@
 //! place of the old one by exchanging the two names: at every moment one of them is there, whole. Machines that have
 //! mapped the old layers keep them.
 
-use super::{known_by, layer_name, link, parent, sync_dir, write_durably};
+use super::{known_by, layer_name, link, link_hot_paths, parent, sync_dir, write_durably};
 use crate::{DiskRef, Layer, MANIFEST, STATE, SetReader, SnapshotError};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::fs;
@@ -54,6 +54,7 @@ fn make(dir: &Path, making: &Path, rewrite: &Rewrite<'_>) -> Result<(), Snapshot
     let mut manifest = SetReader::manifest_of(dir)?;
     fs::DirBuilder::new().mode(0o700).create(making).map_err(SnapshotError::io("make the folder", making))?;
     link(&dir.join(STATE), &making.join(STATE))?;
+    link_hot_paths(dir, making)?;
     let mut layers = vec![manifest.memory.clone()];
     layers.append(&mut manifest.below);
     let mut files: Vec<_> = (0..layers.len()).map(|n| dir.join(layer_name(n))).collect();

@@ -176,3 +176,21 @@ fn what_is_written_after_the_moment_is_not_in_it() {
     writer.finish(manifest(LEN), &to, &AtomicBool::new(false)).unwrap();
     assert!(all(&SetReader::open(&to).unwrap().memory().map(GPA).unwrap()) == all(&memory()));
 }
+
+#[test]
+fn a_list_of_hot_paths_goes_with_the_set_and_is_not_looked_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+    let mut set = SetWriter::create(&dir.path().join(".new")).unwrap();
+    set.put_hot_paths(b"no list at all").unwrap();
+    set.begin(&memory(), state()).unwrap();
+    set.finish(manifest(LEN), &first, &AtomicBool::new(false)).unwrap();
+    link_set(&first, &second).unwrap();
+    fs::remove_dir_all(&first).unwrap();
+    SetReader::open(&second).unwrap();
+    assert_eq!(fs::read(second.join(HOT_PATHS)).unwrap(), b"no list at all");
+    // One that has none is another name without one.
+    fs::remove_file(second.join(HOT_PATHS)).unwrap();
+    link_set(&second, &first).unwrap();
+    assert!(!first.join(HOT_PATHS).exists());
+}

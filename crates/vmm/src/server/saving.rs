@@ -93,6 +93,7 @@ pub(super) fn snapshot(
     let (id, old) = (fresh()?, read_record(dir)?);
     let mut writer = SetWriter::create(&dir.join(format!("{WRITING}{id}")))?;
     bases.lay_under(&mut writer, dir);
+    put_hot_paths(shared, &writer);
     // While it runs yet: all that waits for the host's disks. What is written meanwhile is little, and flushed again.
     let record = with_new_layer(dir, &old, &id)?;
     let mut taken = Taken::default();
@@ -168,6 +169,16 @@ fn allowed(shared: &Shared, dir: &Path, tag: &str) -> Result<std::path::PathBuf>
         return Err(Error::new(Kind::Refused, m));
     }
     Ok(to)
+}
+
+/// Gives the set what the machine has found hot until now. One that fails is a set without.
+fn put_hot_paths(shared: &Shared, writer: &SetWriter) {
+    let paths = shared.machine.hot_paths();
+    if !paths.is_empty()
+        && let Err(e) = writer.put_hot_paths(&paths.to_bytes())
+    {
+        tracing::warn!("{e}");
+    }
 }
 
 /// Gives the instance's disk a new layer, which is empty yet: with it or without it the disk is the same, so the record
