@@ -55,7 +55,7 @@ fn shape(p: &HotPath) -> (u64, u64, u8, u8, Vec<Turn>) {
 }
 
 #[test]
-fn what_was_hot_is_translated_when_it_is_first_met() {
+fn what_was_hot_is_translated_early() {
     let paths = found();
     assert!(!paths.is_empty());
     // At the same place, and where another boot has put the same page.

@@ -1,7 +1,8 @@
 //! From addresses to units: when a path is written down, and what is made of it.
 //!
 //! An address is counted each time the interpreter is about to run it; a hot one begins a [`Recording`] of what runs next,
-//! and the recording ends as a unit. A path that was hot in another run waits for none of that. What a path may be is `trace.rs`'s to say, its host code `emit`'s.
+//! and the recording ends as a unit. A path that was hot in another run waits for little of that. What a path may be is
+//! `trace.rs`'s to say, its host code `emit`'s.
 
 use super::{HEAT, MAX_IDS, Translator, UNIT_ROOM};
 use crate::emit::{Emitter, Job};
@@ -13,6 +14,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 use strata_isa::ops::Width;
 use strata_riscv::tier::{Core, DataContext, FetchPage};
+
+/// Executions before a path of another run is looked for. The same library is hot in one of many processes and hardly runs
+/// in the next: translated when they were first met, paths cost a boot of Debian more than they gained.
+const LUKEWARM: u8 = 4;
 
 fn data_context(n: u8) -> DataContext {
     match n {
@@ -88,6 +93,9 @@ impl Translator {
     /// is code now.
     pub(super) fn translate_known(&mut self, core: &mut Core, context: u8) -> bool {
         let pc = core.pc;
+        if self.heat[heat_index(pc)] < self.hot.min(LUKEWARM) {
+            return false;
+        }
         let (Some(warm), Some(FetchPage { page, .. })) = (&self.warm, core.fetch_page_at_hand(pc)) else {
             return false;
         };
