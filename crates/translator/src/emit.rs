@@ -114,6 +114,8 @@ pub(crate) struct Emitter<'a> {
     at_cold: Vec<Place>,
     /// Steps that can wait for the other half of a rotation.
     halves: Halves,
+    /// By register, the last step that writes it.
+    last_writes: [usize; 32],
     /// Registers of which this instruction only takes the low half.
     low: u32,
     /// This instruction compares low halves.
@@ -164,6 +166,7 @@ impl<'a> Emitter<'a> {
             place: Place::default(),
             at_cold: Vec::new(),
             halves: Halves::plan(job.steps),
+            last_writes: owed::last_writes(job.steps),
             low: 0,
             compares_words: false,
             word_only: false,

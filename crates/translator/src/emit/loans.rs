@@ -1,5 +1,5 @@
-//! Host registers lent within a loop: from guest registers that it does not use to some that have none, and to windows
-//! (`windows.rs`), of which they are copies.
+//! Host registers lent within a loop: from guest registers that it uses little to some that have none and that it uses more,
+//! and to windows (`windows.rs`), of which they are copies.
 //!
 //! The map of `registers.rs` is the same for all code, so that units join without moving anything. A loop stays in its
 //! unit for long, and may live on other registers than the map's ten. So it borrows: behind the unit's entry the owners
@@ -77,8 +77,11 @@ impl Loans {
             }
         }
         wanting.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
-        let idle = MAP.into_iter().filter(|(r, _)| uses[usize::from(*r)] == 0);
-        for (place, ((owner, host), (_, borrower))) in plan.loans.iter_mut().zip(idle.zip(wanting)) {
+        let mut owners = MAP.map(|(owner, host)| (2 * uses[usize::from(owner)], owner, host));
+        owners.sort_by_key(|(n, ..)| *n);
+        let pairs =
+            owners.into_iter().zip(wanting).take_while(|((own, ..), (want, _))| *want > own + own / 2);
+        for (place, ((_, owner, host), (_, borrower))) in plan.loans.iter_mut().zip(pairs) {
             *place = Some(Loan { host, owner, borrower });
             plan.hosts[usize::from(owner)] = None;
             if let Borrower::X(r) = borrower {

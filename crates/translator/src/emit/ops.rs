@@ -1,6 +1,6 @@
 //! The one text of meaning, run on places in the host's registers.
 
-use super::owed::Word;
+use super::owed::{self, Word};
 use super::value::{Leaf, V};
 use super::{Emitter, Stop};
 use crate::registers::slot;
@@ -30,9 +30,17 @@ impl Ops for Emitter<'_> {
         }
         // What it was known to hold is no longer true while it is written.
         self.consts[usize::from(r & 31)] = None;
-        let word = self.word_of(v);
+        let mut word = self.word_of(v);
+        if word == Word::Low
+            && owed::is_extended(v)
+            && self.host(r).is_none()
+            && self.last_writes[usize::from(r & 31)] == self.at
+        {
+            // On its way to memory, where it would have to be fetched again.
+            word = Word::Whole;
+        }
         self.word_only = word == Word::Low;
-        if v != V::Un(Un::SextW, Leaf::X(r)) {
+        if word != Word::Low || v != V::Un(Un::SextW, Leaf::X(r)) {
             self.write_x(r, v);
         }
         self.word_only = false;

@@ -17,10 +17,14 @@ use super::float::bits;
 use super::rotations::{Half, may_call};
 use super::value::{Leaf, V};
 use crate::registers::slot;
+use crate::unit::Step;
 use strata_isa::ops::{Bin, Reg, Un, Width};
 use strata_isa::{Insn, Op};
 use strata_x64::{Gpr, Shift, Size};
 
+/// Holds nothing wherever something is paid: before an instruction, and where a unit is left or a helper called, whose
+/// arguments are in rax and rdx.
+const FREE: Gpr = Gpr::Rcx;
 /// Most halves at a time.
 const HALVES: usize = 8;
 
@@ -76,6 +80,21 @@ impl Owed {
     fn drop_half(&mut self, r: Reg) {
         self.halves.iter_mut().for_each(|h| _ = h.take_if(|h| h.rd == r));
     }
+}
+
+/// By register, the last step that writes it.
+pub(super) fn last_writes(steps: &[Step]) -> [usize; 32] {
+    let mut last = [0; 32];
+    for (n, step) in steps.iter().enumerate() {
+        bits(step.insn.x_writes()).for_each(|r| last[usize::from(r)] = n);
+    }
+    last
+}
+
+/// Whether computing `v` can extend it, unlike what is only low because its operands are.
+pub(super) fn is_extended(v: V) -> bool {
+    use Bin::*;
+    matches!(v, V::Bin(AddW | SubW | MulW | SllW | SrlW | SraW | RolW | RorW, ..) | V::Un(Un::SextW, _))
 }
 
 /// Whether the instruction compares its operands.
@@ -194,13 +213,12 @@ impl Emitter<'_> {
             V::Leaf(Leaf::X(s)) => owed.word(s),
             V::Leaf(l) => whole_if(owed.is_word(l)),
             V::Bin(SrlW, _, Leaf::Const(c)) if c & 31 != 0 => Word::Whole,
-            V::Bin(AddW | SubW | MulW | SllW | SrlW | SraW | RolW | RorW, ..) => Word::Low,
+            v if is_extended(v) => Word::Low,
             V::Bin(Slt | Sltu | Eq, ..) | V::Bin(DivW | DivuW | RemW | RemuW, ..) => Word::Whole,
             V::Bin(And, _, Leaf::Const(c)) if (0..1 << 31).contains(&c) => Word::Whole,
             V::Bin(And | Or | Xor, a, b) if owed.is_word(a) && owed.is_word(b) => {
                 if owed.is_low(a) || owed.is_low(b) { Word::Low } else { Word::Whole }
             }
-            V::Un(Un::SextW, _) => Word::Low,
             V::Un(Un::SextB | Un::SextH | Un::ZextB | Un::ZextH, _) => Word::Whole,
             V::Loaded(_, w) => whole_if(!matches!(w, Width::U32 | Width::I64)),
             _ => Word::Not,
@@ -223,10 +241,10 @@ impl Emitter<'_> {
     fn pay_sign(&mut self, r: Reg) {
         match self.host(r) {
             Some(h) => self.asm.movsx_rr(h, Size::D, h),
-            None => self.with_rax(|e| {
-                e.asm.movsx_rm(Gpr::Rax, Size::D, slot(r));
-                e.asm.mov_mr(Size::Q, slot(r), Gpr::Rax);
-            }),
+            None => {
+                self.asm.movsx_rm(FREE, Size::D, slot(r));
+                self.asm.mov_mr(Size::Q, slot(r), FREE);
+            }
         }
         self.change(|p| p.owed.signs &= !(1 << r));
     }
@@ -238,10 +256,10 @@ impl Emitter<'_> {
         }
         match self.host(half.rd) {
             Some(h) => self.shift_half(half, h),
-            None => self.with_rax(|e| {
-                e.shift_half(half, Gpr::Rax);
-                e.asm.mov_mr(Size::Q, slot(half.rd), Gpr::Rax);
-            }),
+            None => {
+                self.shift_half(half, FREE);
+                self.asm.mov_mr(Size::Q, slot(half.rd), FREE);
+            }
         }
         let word = match (half.size, half.left) {
             (Size::D, true) => Word::Low,
@@ -259,12 +277,5 @@ impl Emitter<'_> {
         }
         let shift = if half.left { Shift::Shl } else { Shift::Shr };
         self.asm.shift_ri(shift, half.size, d, half.by);
-    }
-
-    /// With rax free for the moment, whatever it holds.
-    fn with_rax(&mut self, what: impl FnOnce(&mut Self)) {
-        self.asm.push(Gpr::Rax);
-        what(self);
-        self.asm.pop(Gpr::Rax);
     }
 }

@@ -85,15 +85,15 @@ pub fn seeds(default: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn integer_programs() {
-    seeds(150).for_each(|seed| compare(seed, false, false));
+    seeds(300).for_each(|seed| compare(seed, false, false));
 }
 
 #[test]
 fn floating_point_programs() {
-    seeds(100).for_each(|seed| compare(seed | 1 << 40, true, false));
+    seeds(200).for_each(|seed| compare(seed | 1 << 40, true, false));
 }
 
 #[test]
 fn programs_with_csrs() {
-    seeds(100).for_each(|seed| compare(seed | 1 << 41, true, true));
+    seeds(200).for_each(|seed| compare(seed | 1 << 41, true, true));
 }
