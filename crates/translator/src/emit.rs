@@ -38,7 +38,7 @@ use cold::Cold;
 use float::Floats;
 use loans::Loans;
 use place::Place;
-use rotations::Halves;
+use rotations::{Half, Halves, Joined};
 use strata_isa::sem::execute;
 use strata_riscv::tier::{DataContext, Privilege};
 use strata_x64::{Alu, Asm, Cc, Gpr, Label, Size};
@@ -114,6 +114,10 @@ pub(crate) struct Emitter<'a> {
     at_cold: Vec<Place>,
     /// Steps that can wait for the other half of a rotation.
     halves: Halves,
+    /// What this instruction is a part of.
+    joined: Option<Joined>,
+    /// The shift that it is, if that can wait.
+    waits: Option<Half>,
     /// By register, the last step that writes it.
     last_writes: [usize; 32],
     /// Registers of which this instruction only takes the low half.
@@ -166,6 +170,8 @@ impl<'a> Emitter<'a> {
             place: Place::default(),
             at_cold: Vec::new(),
             halves: Halves::plan(job.steps),
+            joined: None,
+            waits: None,
             last_writes: owed::last_writes(job.steps),
             low: 0,
             compares_words: false,

@@ -155,8 +155,15 @@ impl Emitter<'_> {
         let v = self.reg(v, Gpr::Rdx);
         self.asm.mov_rm(Size::Q, Gpr::Rax, r.value);
         let size = if w == Width::I32 { Size::D } else { Size::Q };
-        self.asm.lock_cmpxchg_mr(size, Mem::base(Gpr::Rcx, 0), v);
-        self.asm.jcc(Cc::Ne, fail);
+        let at = Mem::base(Gpr::Rcx, 0);
+        if self.alone {
+            self.asm.alu_rm(Alu::Cmp, size, Gpr::Rax, at);
+            self.asm.jcc(Cc::Ne, fail);
+            self.asm.mov_mr(size, at, v);
+        } else {
+            self.asm.lock_cmpxchg_mr(size, at, v);
+            self.asm.jcc(Cc::Ne, fail);
+        }
         self.asm.mov_ri(Gpr::Rax, 0);
         self.asm.jmp(done);
         self.asm.bind(fail);

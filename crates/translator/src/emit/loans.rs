@@ -18,6 +18,11 @@ use strata_x64::{Gpr, Mem, Size};
 /// Uses in a path from which on a register is worth a loan.
 const WORTH: u32 = 2;
 
+/// Instructions of a path from which on it may borrow though it does not come back to its start.
+const LONG: usize = 40;
+/// What a loan costs such a path each time, in the unit of [`Loans::plan`].
+const PRICE: u32 = 10;
+
 /// One register lent.
 #[derive(Clone, Copy, Debug)]
 struct Loan {
@@ -51,7 +56,8 @@ impl Loans {
         let mut plan =
             Loans { loans: [None; MAP.len()], hosts: std::array::from_fn(|r| registers::host(r as u8)) };
         let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return plan };
-        if last.next != first.pc {
+        let round = last.next == first.pc;
+        if !round && steps.len() < LONG {
             return plan;
         }
         let mut uses = [0u32; 32];
@@ -69,7 +75,7 @@ impl Loans {
         for (r, n) in uses.iter().enumerate().filter(|(r, n)| plan.hosts[*r].is_none() && **n >= WORTH) {
             wanting.push((2 * n, Borrower::X(r as Reg)));
         }
-        for (number, looks) in looks.iter().enumerate() {
+        for (number, looks) in looks.iter().enumerate().filter(|_| round) {
             for (n, write) in looks.iter().zip([false, true]).filter(|(n, _)| **n >= WORTH) {
                 let window = Window { number: number as u8, write };
                 wanting.push((2 * n, Borrower::Addend(window)));
@@ -79,8 +85,11 @@ impl Loans {
         wanting.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
         let mut owners = MAP.map(|(owner, host)| (2 * uses[usize::from(owner)], owner, host));
         owners.sort_by_key(|(n, ..)| *n);
-        let pairs =
-            owners.into_iter().zip(wanting).take_while(|((own, ..), (want, _))| *want > own + own / 2);
+        let price = if round { 0 } else { PRICE };
+        let pairs = owners
+            .into_iter()
+            .zip(wanting)
+            .take_while(|((own, ..), (want, _))| *want > own + own / 2 + price);
         for (place, ((_, owner, host), (_, borrower))) in plan.loans.iter_mut().zip(pairs) {
             *place = Some(Loan { host, owner, borrower });
             plan.hosts[usize::from(owner)] = None;

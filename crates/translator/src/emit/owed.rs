@@ -19,13 +19,13 @@ use super::value::{Leaf, V};
 use crate::registers::slot;
 use crate::unit::Step;
 use strata_isa::ops::{Bin, Reg, Un, Width};
-use strata_isa::{Insn, Op};
+use strata_isa::{Effect, Insn, Op};
 use strata_x64::{Gpr, Shift, Size};
 
 /// Holds nothing wherever something is paid: before an instruction, and where a unit is left or a helper called, whose
 /// arguments are in rax and rdx.
 const FREE: Gpr = Gpr::Rcx;
-/// Most halves at a time.
+/// Most halves at a time: those of the four rotations that a round of ChaCha has side by side.
 const HALVES: usize = 8;
 
 /// Sets of guest registers: bit `r` for register `r`.
@@ -127,11 +127,14 @@ impl Emitter<'_> {
     pub(super) fn prepare(&mut self, insn: &Insn) {
         self.low = 0;
         self.compares_words = false;
+        self.joined = self.joins_halves(insn);
+        self.waits = self.waiting_half(insn);
         if self.place.owed == Owed::default() {
             return;
         }
-        for r in bits(insn.x_writes()) {
-            self.release(r);
+        // A half in place leaves its register as it is.
+        if !self.waits.is_some_and(Half::is_in_place) {
+            bits(insn.x_writes()).for_each(|r| self.release(r));
         }
         if may_call(insn) {
             let halves = self.place.owed.halves;
@@ -141,7 +144,7 @@ impl Emitter<'_> {
         self.low = low(insn, owed.words);
         self.compares_words = compares(insn.op) && insn.x_reads() & !owed.words == 0;
         for r in bits(insn.x_reads()) {
-            if !self.takes_half(insn, r) {
+            if self.joined.is_none() {
                 self.want(r);
             }
         }
@@ -171,18 +174,45 @@ impl Emitter<'_> {
     /// Pays what needs the value of `r`, which is about to be written.
     fn release(&mut self, r: Reg) {
         for half in self.place.owed.halves.into_iter().flatten() {
-            if half.of == r && !half.is_in_place() {
+            if half.of != r || half.is_in_place() {
+                continue;
+            }
+            if self.is_dead(half.rd) {
+                self.change(|p| p.owed.drop_half(half.rd));
+            } else {
                 self.pay_half(half);
             }
         }
     }
 
-    /// Puts off a shift; whether there is room for that.
-    pub(super) fn owe(&mut self, half: Half) -> bool {
+    /// Whether nobody can see what `r` holds before it is written again.
+    fn is_dead(&self, r: Reg) -> bool {
+        for (n, step) in self.job.steps.iter().enumerate().skip(self.at) {
+            let insn = &step.insn;
+            let joined = n == self.at && self.joined.is_some();
+            let read = insn.x_reads() >> r & 1 != 0 && !joined;
+            if read || usize::from(step.pages) > self.checked || insn.op.effect() != Effect::Pure {
+                return false;
+            }
+            if insn.x_writes() >> r & 1 != 0 {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether one more shift can be put off.
+    pub(super) fn has_room(&self) -> bool {
+        self.place.owed.halves.contains(&None)
+    }
+
+    /// Puts off a shift, for which there is room.
+    pub(super) fn owe(&mut self, half: Half) {
         let mut owed = self.place.owed;
         owed.drop_half(half.rd);
-        let Some(free) = owed.halves.iter_mut().find(|h| h.is_none()) else { return false };
-        *free = Some(half);
+        if let Some(free) = owed.halves.iter_mut().find(|h| h.is_none()) {
+            *free = Some(half);
+        }
         // Of what its register holds, nothing counts any more.
         owed.words &= !(1 << half.rd);
         if !half.is_in_place() {
@@ -190,7 +220,6 @@ impl Emitter<'_> {
         }
         self.consts[usize::from(half.rd & 31)] = None;
         self.change(|p| p.owed = owed);
-        true
     }
 
     /// Register `r` has been written.

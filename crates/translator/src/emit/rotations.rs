@@ -77,9 +77,16 @@ impl Half {
     }
 }
 
+/// What an instruction makes of shifts that have not been done.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Joined {
+    Rotation { of: Reg, size: Size, right: u8 },
+    Extension(Reg, Extension),
+}
+
 /// The low `size` of a register, extended to 64 bits and shifted right, or left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Extension {
+pub(super) struct Extension {
     size: Size,
     signed: bool,
     right: i16,
@@ -149,52 +156,50 @@ fn fits(op: Op, a: Half, b: Half) -> bool {
 }
 
 impl Emitter<'_> {
-    /// Whether `insn` takes `r` as half of something, instead of its value.
-    pub(super) fn takes_half(&self, insn: &Insn, r: Reg) -> bool {
+    /// What `insn` makes of shifts that have not been done, if that is one operation.
+    pub(super) fn joins_halves(&self, insn: &Insn) -> Option<Joined> {
         let owed = &self.place.owed;
-        let Some(half) = owed.half(r) else { return false };
-        if insn.rd == 0 {
-            return false;
+        let half = owed.half(insn.rs1).filter(|_| insn.rd != 0)?;
+        if let Some(extension) = half.extension(insn) {
+            return Some(Joined::Extension(half.of, extension));
         }
-        if half.extension(insn).is_some() {
-            return true;
-        }
-        let other = if insn.rs1 == r { insn.rs2 } else { insn.rs1 };
-        joins(insn.op) && owed.half(other).is_some_and(|o| fits(insn.op, half, o))
+        let other = owed.half(insn.rs2).filter(|o| joins(insn.op) && fits(insn.op, half, *o))?;
+        Some(Joined::Rotation { of: half.of, size: half.size, right: half.rotation(other)? })
     }
 
     /// Does this instruction as a part of a rotation or an extension, if it is one.
     pub(super) fn rotation(&mut self) -> bool {
         let insn = self.step().insn;
-        self.join_halves(&insn) || self.leave_for_later(&insn)
-    }
-
-    fn leave_for_later(&mut self, insn: &Insn) -> bool {
-        self.halves.can_wait(self.at)
-            && Half::of(insn).is_some_and(|h| self.consts[usize::from(h.of)].is_none() && self.owe(h))
-    }
-
-    fn join_halves(&mut self, insn: &Insn) -> bool {
-        if !self.takes_half(insn, insn.rs1) {
-            return false;
+        match self.joined.take() {
+            Some(Joined::Rotation { of, size, right }) => {
+                let d = self.host(insn.rd).unwrap_or(Gpr::Rax);
+                let s = self.reg(Leaf::X(of), d);
+                self.asm.rorx(size, d, s, right);
+                self.place_half(insn.rd, d, if size == Size::D { Word::Low } else { Word::Not });
+                true
+            }
+            Some(Joined::Extension(of, extension)) => {
+                self.extend_part(insn.rd, of, extension);
+                true
+            }
+            None => {
+                let Some(half) = self.waits.take() else { return false };
+                self.owe(half);
+                true
+            }
         }
-        let owed = self.place.owed;
-        let Some(half) = owed.half(insn.rs1) else { return false };
-        if let Some(extension) = half.extension(insn) {
-            self.extend_part(insn.rd, half, extension);
-            return true;
-        }
-        let Some(right) = owed.half(insn.rs2).and_then(|o| half.rotation(o)) else { return false };
-        let d = self.host(insn.rd).unwrap_or(Gpr::Rax);
-        let s = self.reg(Leaf::X(half.of), d);
-        self.asm.rorx(half.size, d, s, right);
-        self.place_half(insn.rd, d, if half.size == Size::D { Word::Low } else { Word::Not });
-        true
     }
 
-    fn extend_part(&mut self, rd: Reg, half: Half, e: Extension) {
+    /// The shift that `insn` is, if it can wait.
+    pub(super) fn waiting_half(&self, insn: &Insn) -> Option<Half> {
+        let known = |h: &Half| self.consts[usize::from(h.of)].is_some();
+        let can_wait = self.halves.can_wait(self.at) && self.joined.is_none() && self.has_room();
+        Half::of(insn).filter(|h| can_wait && !known(h))
+    }
+
+    fn extend_part(&mut self, rd: Reg, of: Reg, e: Extension) {
         let d = self.host(rd).unwrap_or(Gpr::Rax);
-        let s = self.reg(Leaf::X(half.of), d);
+        let s = self.reg(Leaf::X(of), d);
         match (e.signed, e.size) {
             (true, size) => self.asm.movsx_rr(d, size, s),
             (false, Size::D) => self.asm.mov_rr(Size::D, d, s),
