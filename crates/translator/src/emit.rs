@@ -11,6 +11,10 @@
 //! instructions. Each instruction keeps the rules of that text: faults come before the first register write, so at every
 //! place where guest code can stop, the registers are those after the instruction before.
 //!
+//! Some of what they say is put off until somebody looks (`owed.rs`), some shifts are joined to one instruction
+//! (`rotations.rs`), and where it pays, a path lives on other host registers than all others do (`loans.rs`). Cold code knows
+//! what was where when it was branched off (`place.rs`).
+//!
 //! What has no rule here (`rules.rs`) is done by the interpreter's own instance, called in place: a new row of the table
 //! works at once, and gets fast later.
 
