@@ -30,6 +30,9 @@ pub trait PageSink: Send + Sync {
     /// The content of pages from `first` on (an index in the region). Called from several threads at once, and for
     /// each wanted page once.
     fn put(&self, first: usize, bytes: &[u8]);
+
+    /// Called now and then by the copier, while no writer waits for it: what takes long may be done here.
+    fn rest(&self) {}
 }
 
 /// A set of pages of one region, a bit each.
@@ -214,6 +217,7 @@ impl Shared {
                 }
             }
             self.empty();
+            self.sink.rest();
         }
     }
 

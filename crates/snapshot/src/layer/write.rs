@@ -50,6 +50,8 @@ struct Pages {
     /// Pages that turned out to be all zeroes, a bit each.
     zero: Box<[AtomicU64]>,
     failed: Mutex<Option<std::io::Error>>,
+    /// Bytes written since the host was last made to write them out.
+    unsynced: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -115,6 +117,7 @@ impl Pages {
 
 impl PageSink for Pages {
     fn put(&self, first: usize, bytes: &[u8]) {
+        self.unsynced.fetch_add(bytes.len() as u64, Relaxed);
         let mut failed = self.failed.lock().unwrap_or_else(|e| e.into_inner());
         if failed.is_none() {
             drop(failed);
@@ -124,7 +127,20 @@ impl PageSink for Pages {
             }
         }
     }
+
+    /// A host with too many pages to write out makes whoever writes wait, for seconds: that would be the guest.
+    fn rest(&self) {
+        if self.unsynced.load(Relaxed) >= SYNC_EVERY {
+            self.unsynced.store(0, Relaxed);
+            if let Err(e) = self.file.sync_data() {
+                self.failed.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(e);
+            }
+        }
+    }
 }
+
+/// Bytes after which the host is made to write them out.
+const SYNC_EVERY: u64 = 16 << 20;
 
 impl LayerWriter {
     /// Makes the file. The machine may run.
@@ -155,7 +171,13 @@ impl LayerWriter {
         let ranks = if stands_on_parent { Ranks::packed(data.clone()) } else { Ranks::Flat };
         let file = self.file.try_clone().map_err(SnapshotError::io("write", &self.path))?;
         let words = std::iter::repeat_with(|| AtomicU64::new(0)).take(pages.div_ceil(64));
-        let to = Arc::new(Pages { file, ranks, zero: words.collect(), failed: Mutex::default() });
+        let to = Arc::new(Pages {
+            file,
+            ranks,
+            zero: words.collect(),
+            failed: Mutex::default(),
+            unsynced: AtomicU64::new(0),
+        });
         let epoch = ram.begin_epoch();
         let capture = ram.capture(data.clone(), to.clone())?;
         let capture = capture.ok_or_else(|| bad("the machine is being saved already"))?;
