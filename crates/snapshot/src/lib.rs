@@ -22,5 +22,5 @@ pub use error::SnapshotError;
 pub use layer::{Layer, LayerChain, LayerInfo, LayerName, MAX_LAYERS, Placed, Run, RunKind};
 pub use manifest::{DiskRef, FileRef, MachineRef, Manifest, MemoryRef};
 pub use set::{
-    HOT_PATHS, MANIFEST, MEMORY, Rewrite, STATE, SetReader, SetWriter, link_set, new_id, rewrite_set,
+    HOT_PATHS, MANIFEST, MEMORY, Rewrite, STATE, SetReader, SetWriter, hex, link_set, new_id, rewrite_set,
 };

@@ -30,7 +30,8 @@ pub(crate) fn layer_name(n: usize) -> String {
     if n == 0 { MEMORY.to_owned() } else { format!("{MEMORY}.{n}") }
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
+/// Bytes as lower-case hexadecimal digits, as names and digests are written.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

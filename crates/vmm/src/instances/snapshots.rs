@@ -18,7 +18,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use strata_block::Format;
-use strata_snapshot::{Manifest, SetReader, link_set, new_id};
+use strata_snapshot::{Manifest, SetReader, hex, link_set, new_id};
 
 /// The folder of an instance's snapshots, in its folder.
 pub(crate) const SNAPSHOTS: &str = "snapshots";
@@ -26,7 +26,7 @@ pub(crate) const SNAPSHOTS: &str = "snapshots";
 /// A fresh name for a set or a layer.
 pub(crate) fn fresh() -> Result<String> {
     let id = new_id().map_err(|e| Error::io("name a snapshot", e))?;
-    Ok(id.iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&id))
 }
 
 /// All files of layers that the record or a snapshot in `dir` names.
