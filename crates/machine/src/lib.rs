@@ -40,6 +40,7 @@ pub use assemble::{BuildError, build};
 pub use deterministic::PauseAtError;
 pub use lifecycle::{Exit, Phase, Refused};
 pub use machine::{Machine, NamedPart};
+pub use saved::{BOARD, ENGINE};
 pub use spec::{
     ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Nic, Resources, Restore, SlotDevice, ram_base,
 };

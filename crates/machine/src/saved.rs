@@ -8,11 +8,11 @@ use crate::{Machine, Refused};
 use strata_state::{DETERMINISTIC, StateError, StateFile, StateHeader};
 
 /// The board of every machine here.
-const BOARD: &str = "riscv-virt";
+pub const BOARD: &str = "riscv-virt";
 /// Parts that files of older builds lack: they stay as after power-on.
 const LATER: [&str; 1] = ["vmgenid"];
 /// The engine of every machine here.
-const ENGINE: &str = "soft";
+pub const ENGINE: &str = "soft";
 
 impl Machine {
     /// All its parts as a state file. Only while nothing runs.

@@ -232,7 +232,7 @@ fn save(shared: &Shared, bases: &Bases, dir: &Path, cancelled: &AtomicBool) -> R
 
 fn manifest(shared: &Shared, id: String, record: &InstanceRecord) -> Manifest {
     let spec = &shared.spec;
-    let (board, engine) = ("riscv-virt".into(), "soft".into());
+    let (board, engine) = (strata_machine::BOARD.into(), strata_machine::ENGINE.into());
     let machine = MachineRef { board, engine, cpus: spec.cpus, memory: spec.memory };
     let mut manifest = Manifest::new(id, machine, json!(record));
     manifest.created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
