@@ -54,8 +54,7 @@ fn list(store: &Store, name: &str) -> Result<()> {
 }
 
 fn age(created: u64) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    format!("{}s ago", now.saturating_sub(created))
+    format!("{}s ago", strata_vmm::now().saturating_sub(created))
 }
 
 fn tree(store: &Store, name: &str) -> Result<()> {

@@ -1,8 +1,14 @@
-//! The lower crates' errors as ours: their text, and the kind that gives the exit code.
+//! The lower crates' errors as ours: their text, and the kind that gives the exit code. And the time of day.
 
 use crate::{Error, Kind};
+use std::time::{SystemTime, UNIX_EPOCH};
 use strata_block::{DiskError, DiskErrorKind};
 use strata_net::{ForwardError, TapError, UserNetError};
+
+/// The time of day, in seconds since 1970; 0 on a host that believes to be older.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
 
 /// A paragraph: begins with a capital letter, ends with a full stop.
 pub(crate) fn paragraph(text: &str) -> String {

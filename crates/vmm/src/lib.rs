@@ -40,6 +40,7 @@ pub mod wire;
 
 pub use child::{child_main, run_child};
 pub use client::Client;
+pub use convert::now;
 pub use exit::{Error, ExitReport, Kind, Outcome, Result};
 pub use instances::{Instance, InstanceRecord, NewInstance, Store, home};
 pub use launch::{Launched, Launcher, launch};

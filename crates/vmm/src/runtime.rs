@@ -27,7 +27,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Clients that may wait to be accepted.
 const BACKLOG: i32 = 16;
@@ -134,7 +134,7 @@ impl Runtime {
         loop {
             if let Some(file) = self.try_lock(name, true)? {
                 self.remove(name, "sock");
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+                let since = crate::now();
                 let record = LockRecord { pid: std::process::id(), since };
                 let text = serde_json::to_vec(&record).unwrap_or_default();
                 rustix::fs::ftruncate(&file, 0)

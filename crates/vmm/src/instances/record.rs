@@ -4,7 +4,6 @@ use crate::spec::{DiskFormat, DiskSpec, NetSpec, Tier, make_absolute};
 use crate::{Result, name};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The schema of [`InstanceRecord`] that this program writes.
 pub const SCHEMA: u32 = 2;
@@ -132,7 +131,7 @@ impl InstanceRecord {
         Ok(InstanceRecord {
             schema: 1,
             name: name.to_owned(),
-            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            created: crate::now(),
             ephemeral: new.ephemeral,
             image: new.image,
             cpus: new.cpus,

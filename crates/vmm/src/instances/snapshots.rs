@@ -16,7 +16,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 use strata_block::Format;
 use strata_snapshot::{Manifest, SetReader, hex, link_set, new_id};
 
@@ -181,7 +180,7 @@ impl Store {
         let making = self.dir.join(format!("{MAKING}{new}"));
         remove_tree(&making)?;
         record.name = new.to_owned();
-        record.created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        record.created = crate::now();
         record.ephemeral = false;
         let made = (|| {
             let fail = |e: std::io::Error| Error::io(format_args!("make the instance {new}"), e);

@@ -26,7 +26,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 pub(crate) use connection::Connection;
 use saving::Bases;
@@ -234,7 +234,7 @@ impl Server {
             machine,
             hub,
             begun: Instant::now(),
-            since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            since: crate::now(),
             progress: Mutex::default(),
             turn: Mutex::default(),
             saving: Mutex::new(bases),

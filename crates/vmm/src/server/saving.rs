@@ -18,7 +18,7 @@ use serde_json::json;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 use strata_memory::FIRST_EPOCH;
 use strata_snapshot::{DiskRef, MAX_LAYERS, MachineRef, Manifest, SetWriter};
 
@@ -235,7 +235,7 @@ fn manifest(shared: &Shared, id: String, record: &InstanceRecord) -> Manifest {
     let (board, engine) = (strata_machine::BOARD.into(), strata_machine::ENGINE.into());
     let machine = MachineRef { board, engine, cpus: spec.cpus, memory: spec.memory };
     let mut manifest = Manifest::new(id, machine, json!(record));
-    manifest.created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    manifest.created = crate::now();
     manifest.parent = record.at.clone();
     manifest
 }
