@@ -171,7 +171,12 @@ impl Client {
     /// # Errors
     /// `Died`.
     pub fn stop(&mut self, progress: &mut dyn FnMut(&str)) -> Result<ExitReport> {
-        let id = self.send(method::STOP, Value::Null, &[])?;
+        self.end_by(method::STOP, progress)
+    }
+
+    /// Asks for its end in one way or another, and waits for it.
+    fn end_by(&mut self, method: &str, progress: &mut dyn FnMut(&str)) -> Result<ExitReport> {
+        let id = self.send(method, Value::Null, &[])?;
         let (value, _) = self.answer(id, progress)?;
         self.typed(value)
     }
@@ -191,9 +196,7 @@ impl Client {
     /// # Errors
     /// Why it cannot be saved; `Died`.
     pub fn suspend(&mut self, progress: &mut dyn FnMut(&str)) -> Result<ExitReport> {
-        let id = self.send(method::SUSPEND, Value::Null, &[])?;
-        let (value, _) = self.answer(id, progress)?;
-        self.typed(value)
+        self.end_by(method::SUSPEND, progress)
     }
 
     /// Waits until it has ended.
