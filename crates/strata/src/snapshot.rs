@@ -1,10 +1,11 @@
 //! Commands on snapshots, and clones.
 
-use crate::args::{CloneArgs, FrontArgs, Net, SnapshotCommand};
+use crate::args::{CloneArgs, Net, SnapshotCommand};
 use crate::manage::size;
-use crate::{print, start};
+use crate::print;
+use crate::start::detached;
 use std::fmt::Write;
-use strata_vmm::{Client, Error, Instance, Kind, NetSpec, Result, Store};
+use strata_vmm::{Client, Error, Kind, NetSpec, Result, Store};
 
 /// `strata snapshot …`.
 pub fn snapshot(command: SnapshotCommand) -> Result<u8> {
@@ -96,10 +97,6 @@ fn restore(store: &Store, name: &str, tag: &str) -> Result<u8> {
     let mut instance = store.take(name)?;
     instance.go_back(tag)?;
     detached(instance)
-}
-
-fn detached(instance: Instance) -> Result<u8> {
-    start::bring_up(instance, &FrontArgs { detach: true, console: None }, None)
 }
 
 /// `strata clone NAME[@TAG] NEW`.

@@ -30,6 +30,11 @@ pub fn resume(name: &str) -> Result<u8> {
         let m = format!("The instance {name} is not suspended: start it with `strata start {name}`.");
         return Err(Error::new(Kind::Refused, m));
     }
+    detached(instance)
+}
+
+/// Starts `instance` in the background.
+pub fn detached(instance: Instance) -> Result<u8> {
     bring_up(instance, &FrontArgs { detach: true, console: None }, None)
 }
 
