@@ -78,7 +78,8 @@ fn stopped(name: String, phase: String, image: Option<String>, cpus: u32, memory
     }
 }
 
-fn duration(seconds: u64) -> String {
+/// A length of time as people read it.
+pub fn duration(seconds: u64) -> String {
     match seconds {
         s if s < 60 => format!("{s}s"),
         s if s < 3600 => format!("{}m{:02}s", s / 60, s % 60),

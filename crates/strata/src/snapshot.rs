@@ -1,7 +1,7 @@
 //! Commands on snapshots, and clones.
 
 use crate::args::{CloneArgs, Net, SnapshotCommand};
-use crate::manage::size;
+use crate::manage::{duration, size};
 use crate::print;
 use crate::start::detached;
 use std::fmt::Write;
@@ -55,7 +55,7 @@ fn list(store: &Store, name: &str) -> Result<()> {
 }
 
 fn age(created: u64) -> String {
-    format!("{}s ago", strata_vmm::now().saturating_sub(created))
+    format!("{} ago", duration(strata_vmm::now().saturating_sub(created)))
 }
 
 fn tree(store: &Store, name: &str) -> Result<()> {
