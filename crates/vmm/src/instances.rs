@@ -174,10 +174,7 @@ impl Store {
             strata_block::create_overlay(&layer, base, (*format).into(), disk_size).map_err(Error::from)?;
             fs::File::open(&layer).and_then(|f| f.sync_all()).map_err(fail)?;
         }
-        let file = making.join(RECORD);
-        fs::write(&file, record.bytes()).map_err(fail)?;
-        fs::File::open(&file).and_then(|f| f.sync_all()).map_err(fail)?;
-        sync_dir(making).map_err(fail)?;
+        saved::write_record(making, &record)?;
         fs::rename(making, dir).map_err(fail)?;
         if let Err(e) = sync_dir(&self.dir) {
             // Removed here: an `Instance` that is dropped would wait for the guard that our caller holds.
