@@ -58,10 +58,6 @@ pub struct MemoryRef {
 pub struct DiskRef {
     /// Files beside the set, nearest first, that never change while the set exists.
     pub layers: Vec<String>,
-    /// The size in bytes and the time of last change (seconds, nanoseconds) of the first, if it must not change before
-    /// the machine goes on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<(u64, i64, i64)>,
 }
 
 /// See the module.

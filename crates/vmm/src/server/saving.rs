@@ -118,7 +118,7 @@ pub(super) fn snapshot(
     let epoch = begun?;
     let mut manifest = manifest(shared, id, &old);
     manifest.tag = tag.to_owned();
-    manifest.disks = vec![DiskRef { layers: record.layers.clone(), identity: None }];
+    manifest.disks = vec![DiskRef { layers: record.layers.clone() }];
     let id = manifest.id.clone();
     taken.below = writer.finish(manifest, &to, cancelled)?.below.len();
     if passing {
