@@ -38,7 +38,8 @@ pub fn fuzz_record(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use strata_engine::{Entropy, SeededEntropy};
+    use strata_engine::SeededEntropy;
+    use strata_engine::fuzz::mutate;
 
     const CORPUS: [&[u8]; 5] = [
         include_bytes!("../corpus/hello"),
@@ -74,15 +75,7 @@ mod tests {
             all(seed);
             for _ in 0..1000 {
                 let mut bytes = seed.to_vec();
-                let mut r = [0; 8];
-                random.fill(&mut r);
-                let at = usize::from(u16::from_le_bytes([r[0], r[1]])) % bytes.len();
-                match r[2] % 4 {
-                    0 => bytes[at] = r[3],
-                    1 => bytes.truncate(at),
-                    2 => bytes.insert(at, r[3]),
-                    _ => bytes[at] ^= 1 << (r[3] % 8),
-                }
+                mutate(&mut bytes, &mut random);
                 all(&bytes);
             }
         }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::fuzz::fuzz_hot_paths;
-use crate::{Entropy, SeededEntropy};
+use crate::SeededEntropy;
+use crate::fuzz::{fuzz_hot_paths, mutate};
 use proptest::prelude::*;
 
 /// The valid list of the corpus, made by a program of its own from the page that documents the format.
@@ -96,15 +96,7 @@ fn corpus_and_its_mutants() {
         fuzz_hot_paths(seed);
         for _ in 0..3000 {
             let mut bytes = seed.to_vec();
-            let mut r = [0; 8];
-            random.fill(&mut r);
-            let at = usize::from(u16::from_le_bytes([r[0], r[1]])) % bytes.len();
-            match r[2] % 4 {
-                0 => bytes[at] = r[3],
-                1 => bytes.truncate(at),
-                2 => bytes.insert(at, r[3]),
-                _ => bytes[at] ^= 1 << (r[3] % 8),
-            }
+            mutate(&mut bytes, &mut random);
             fuzz_hot_paths(&bytes);
             // Behind the checksum, too.
             fuzz_hot_paths(&resealed(bytes));
