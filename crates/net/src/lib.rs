@@ -12,8 +12,8 @@ pub mod user;
 
 pub use tap::{Tap, TapError, open_tap};
 pub use user::{
-    Forward, ForwardError, ForwardSyntax, OpenForward, Proto, Resolvers, UserConfig, UserNet, UserNetError,
-    bind_forward,
+    Forward, ForwardError, ForwardSyntax, OpenFlow, OpenForward, Proto, Resolvers, UserConfig, UserNet,
+    UserNetError, bind_forward,
 };
 
 use std::os::fd::BorrowedFd;

@@ -383,3 +383,45 @@ fn dns_over_tcp_goes_to_the_hosts_server_past_a_dead_one() {
     assert_eq!(guest.read_to_end(handle), b"answer");
     assert_eq!(&served.join().unwrap(), b"\0\x03abc");
 }
+
+/// As after a restore: the guest's connections stand, and the network is another one that knows of none.
+#[test]
+fn connections_of_before_a_restore_are_reset_at_once() {
+    let (port, served) = server(|mut s| {
+        s.write_all(b"hello").unwrap();
+        s.read(&mut [0]).map(|n| n == 0)
+    });
+    let forward = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = forward.local_addr().unwrap();
+    let forwards =
+        vec![OpenForward { proto: strata_net::Proto::Tcp, guest_port: 80, socket: forward.into() }];
+    let mut guest = Guest::new(UserConfig { forwards, ..UserConfig::default() });
+    let out = guest.connect(host(port));
+    assert!(guest.connected(out));
+    let mut inward = TcpStream::connect(to).unwrap();
+    let buffer = || tcp::SocketBuffer::new(vec![0; 4096]);
+    let mut socket = tcp::Socket::new(buffer(), buffer());
+    socket.listen(80).unwrap();
+    let accepted = guest.sockets.add(socket);
+    guest.until("a connection from outside", |g| g.tcp(accepted).may_send().then_some(()));
+    guest.until("what the server says", |g| (g.tcp(out).recv_queue() == 5).then_some(()));
+    let flows = guest.card.net.open_flows();
+    assert_eq!(flows.len(), 2, "{flows:?}");
+    assert!(flows.iter().all(|f| f.mac == common::MAC));
+
+    guest.card.net = strata_net::UserNet::new(UserConfig::default()).unwrap();
+    assert!(matches!(served.join().unwrap(), Ok(true) | Err(_)), "the far end hears of it too");
+    assert!(!matches!(inward.read(&mut [0]), Ok(1..)));
+    let foreign = strata_net::OpenFlow { guest: host(1), far: host(2), mac: common::MAC };
+    let start = Instant::now();
+    assert_eq!(guest.card.net.reset_flows(&[flows[0], flows[1], foreign]), 2);
+    for handle in [out, accepted] {
+        guest.until("a reset", |g| (g.tcp(handle).state() == tcp::State::Closed).then_some(()));
+    }
+    assert!(start.elapsed() < Duration::from_secs(2), "at once, not after retries: {:?}", start.elapsed());
+    // And what begins now is as good as ever.
+    let (port, served) = server(|mut s| s.write_all(b"again").unwrap());
+    let handle = guest.connect(host(port));
+    assert_eq!(guest.read_to_end(handle), b"again");
+    served.join().unwrap();
+}

@@ -83,6 +83,11 @@ impl Link {
         }
     }
 
+    /// The card that has the guest address `addr`.
+    pub fn card_of(&self, addr: Ipv4Addr) -> Option<Mac> {
+        find(&self.neighbours, addr)
+    }
+
     /// Whether the first guest's card was learned since the last call.
     pub fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.news)

@@ -41,6 +41,7 @@ use rustix::process::{Resource, getrlimit};
 
 pub use self::forward::{Forward, ForwardError, ForwardSyntax, OpenForward, Proto, bind_forward};
 pub use self::resolver::Resolvers;
+pub use self::tcp::OpenFlow;
 
 use self::frame::*;
 pub(crate) use self::host::Outside;
@@ -186,6 +187,17 @@ impl UserNet {
             stack.add_forward(forward).map_err(unusable)?;
         }
         Ok(UserNet { inbox: FrameQueue::new(IN_FRAMES), stack })
+    }
+
+    /// TCP connections that stand now: what a machine that is saved takes with it, though their far ends stay here.
+    pub fn open_flows(&self) -> Vec<OpenFlow> {
+        self.stack.tcp.open_flows(&self.stack.link)
+    }
+
+    /// The guest was saved with these connections, and they are no more: it is told at once, by a reset of each, instead
+    /// of waiting for nothing. Gives how many they are; what cannot be the guest's is passed over.
+    pub fn reset_flows(&mut self, flows: &[OpenFlow]) -> usize {
+        self.stack.tcp.reset_flows(flows, &mut self.stack.link)
     }
 
     fn take_inbox(&mut self) {

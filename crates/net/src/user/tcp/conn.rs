@@ -174,6 +174,11 @@ impl Conn {
         self.host.is_none()
     }
 
+    /// Both sides have agreed on it, and the host's has not ended.
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_)) && !self.is_lingering() && !self.is_calling()
+    }
+
     /// A SYN to the guest has not been answered.
     pub fn is_calling(&self) -> bool {
         match &self.phase {

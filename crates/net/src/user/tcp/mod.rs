@@ -8,6 +8,7 @@
 //! ([`buffer_size`]), so that all of them together hold below 80 MiB; each call serves a connection at most once.
 
 mod conn;
+mod gone;
 mod wire;
 
 use std::collections::VecDeque;
@@ -21,6 +22,8 @@ use rustix::net::{SocketFlags, SocketType};
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::wire::{HardwareAddress, IpCidr};
+
+pub use self::gone::OpenFlow;
 
 use self::conn::{Conn, Next, Phase, Place, Stream, reset_host};
 use self::wire::Wire;
@@ -81,6 +84,8 @@ pub struct Tcp {
     /// The earliest deadline of all, or earlier.
     deadline: Option<Instant>,
     listeners: Vec<Listener>,
+    /// Connections of before a restore, which the guest is still to be asked about.
+    gone: VecDeque<OpenFlow>,
     port: u16,
     epoch: Instant,
 }
@@ -104,6 +109,7 @@ impl Tcp {
             blocked: VecDeque::new(),
             deadline: None,
             listeners: Vec::new(),
+            gone: VecDeque::new(),
             port: FIRST_PORT,
             epoch,
         }
@@ -385,7 +391,7 @@ impl Tcp {
 
     /// Whether connections wait for room to the guest.
     pub fn is_blocked(&self) -> bool {
-        !self.blocked.is_empty()
+        !self.blocked.is_empty() || !self.gone.is_empty()
     }
 
     /// Serves every connection to which something happened, or whose time has come; gives when to call again.
@@ -393,6 +399,7 @@ impl Tcp {
         if link.take_news() {
             self.call_again();
         }
+        self.ask_about_the_gone(link);
         if self.deadline.is_some_and(|t| t <= link.now) {
             let due = |c: &Conn| c.deadline.is_some_and(|t| t <= link.now);
             let ids: Vec<Id> = self.conns.iter().filter(|(_, _, c)| due(c)).map(|(id, ..)| id).collect();
