@@ -40,7 +40,7 @@ pub use lock::{Lease, Owner};
 pub use mem::MemDisk;
 pub use open::{OpenDisk, OpenOptions, open_disk};
 pub use probe::Format;
-pub use qcow2::{Chain, Qcow2Disk, create_overlay, fold_layers};
+pub use qcow2::{Chain, Qcow2Disk, create_image, create_overlay, fold_layers};
 pub use raw::RawDisk;
 pub use staged::{Staged, stage};
 

@@ -6,6 +6,8 @@
 //!  memory          a layer: pages, and an index that says where they are    layer.rs
 //!  memory.1, ...   the layers that it stands on, nearest first; links to those of other sets
 //! ```
+//! To be carried elsewhere it is packed into one file (`export.rs`).
+//!
 //! The form of each byte is `docs/formats/snapshot.md`. Invariants: a set is complete under its name or not there (it is
 //! written under another name, made durable, renamed); its files never change afterwards; nothing of it is used before
 //! manifest, state and index have been checked against their digests; the pages themselves are checked when asked for.
@@ -14,11 +16,15 @@
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod export;
+#[doc(hidden)]
+pub mod fuzz;
 mod layer;
 mod manifest;
 mod set;
 
 pub use error::SnapshotError;
+pub use export::{Contents, ExportReader, ExportWriter, Incoming, Item, PIECE, Piece};
 pub use layer::{Layer, LayerChain, LayerInfo, LayerName, MAX_LAYERS, Placed, Run, RunKind};
 pub use manifest::{DiskRef, FileRef, MachineRef, Manifest, MemoryRef};
 pub use set::{

@@ -211,11 +211,60 @@ pub enum SnapshotCommand {
     /// Show which snapshot came from which
     Tree(NameArg),
     /// Go back to a snapshot, in the background; what the machine is now is lost
-    Restore(SnapshotArgs),
+    Restore(RestoreArgs),
     /// Remove a snapshot; later ones stay
     Delete(SnapshotArgs),
     /// Check every byte of a snapshot's memory, and that its disk is there
     Verify(SnapshotArgs),
+    /// Write a snapshot with its disk to one file, to be carried to another host
+    Export(ExportArgs),
+    /// Make an instance of a snapshot in a file; it does not run yet
+    Import(SnapshotImportArgs),
+}
+
+/// `strata snapshot restore`.
+#[derive(Args, Debug)]
+pub struct RestoreArgs {
+    /// Which
+    #[command(flatten)]
+    pub which: SnapshotArgs,
+    /// Check every byte of its memory first
+    #[arg(long)]
+    pub verify: bool,
+}
+
+/// `strata snapshot export`.
+#[derive(Args, Debug)]
+pub struct ExportArgs {
+    /// Which
+    #[command(flatten)]
+    pub which: SnapshotArgs,
+    /// The file, which must not exist yet
+    pub file: PathBuf,
+}
+
+/// `strata snapshot import`.
+#[derive(Args, Debug)]
+pub struct SnapshotImportArgs {
+    /// The file
+    pub file: PathBuf,
+    /// The new instance; called as its source was, if left out
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Network of the copy
+    #[command(flatten)]
+    pub net: CopyNetArgs,
+}
+
+/// Where a copy of a machine is.
+#[derive(Args, Debug)]
+pub struct CopyNetArgs {
+    /// Network of the copy: `user` or `tap=NAME`
+    #[arg(long, value_name = "NET", value_parser = parse_net)]
+    pub net: Option<Net>,
+    /// Ports of this host for the copy, as for `strata run`; the source's stay the source's
+    #[arg(long, value_name = "H:G")]
+    pub forward: Vec<String>,
 }
 
 /// `strata clone`.
@@ -226,12 +275,9 @@ pub struct CloneArgs {
     pub source: String,
     /// The new instance
     pub new: String,
-    /// Network of the clone: `user` or `tap=NAME`
-    #[arg(long, value_name = "NET", value_parser = parse_net)]
-    pub net: Option<Net>,
-    /// Ports of this host for the clone, as for `strata run`; the source's stay the source's
-    #[arg(long, value_name = "H:G")]
-    pub forward: Vec<String>,
+    /// Network of the clone
+    #[command(flatten)]
+    pub net: CopyNetArgs,
 }
 
 /// `strata image …`.

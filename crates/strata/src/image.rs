@@ -2,8 +2,9 @@
 
 use crate::args::{ImageCommand, PullArgs, SourceArgs};
 use crate::builder::OwnMachine;
+use crate::progress::bar;
 use crate::{manage, print};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::io::IsTerminal;
@@ -209,18 +210,8 @@ impl Bars {
     }
 
     fn bar(&self, stage: Stage) -> ProgressBar {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let bytes = matches!(stage, Stage::Index | Stage::Download);
-        let template = if bytes {
-            "{msg:28} {wide_bar} {bytes:>10} of {total_bytes:10} {eta:>4}"
-        } else {
-            "{msg:28} {wide_bar} {pos:>10} of {len:10} {eta:>4}"
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        bar.set_message(stage.label());
-        bar
+        bar(stage.label(), bytes)
     }
 }
 

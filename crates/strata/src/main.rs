@@ -5,6 +5,7 @@
 //!  terminal    a person at a console      manage       ps, stop, pause, console, delete
 //!  image       pull, list, show, ...      builder      the machine that builds images
 //!  doctor      what the host offers           snapshot     snapshots and clones
+//!  progress    bars
 //! ```
 //! Every command gives an exit code: 0, the guest's own (1 to 63), or Strata's by kind (64 to 99, see
 //! `docs/exit-codes.md`). An error is one paragraph on standard error.
@@ -15,6 +16,7 @@ mod builder;
 mod doctor;
 mod image;
 mod manage;
+mod progress;
 mod run;
 mod snapshot;
 mod start;

@@ -1,9 +1,9 @@
 //! Commands on snapshots, and clones.
 
-use crate::args::{CloneArgs, Net, SnapshotCommand};
+use crate::args::{CloneArgs, CopyNetArgs, Net, RestoreArgs, SnapshotCommand};
 use crate::manage::{duration, size};
-use crate::print;
 use crate::start::detached;
+use crate::{print, progress};
 use std::fmt::Write;
 use strata_vmm::{Client, Error, Kind, NetSpec, Result, Store};
 
@@ -16,9 +16,19 @@ pub fn snapshot(command: SnapshotCommand) -> Result<u8> {
         }
         SnapshotCommand::List(a) => list(&store, &a.name)?,
         SnapshotCommand::Tree(a) => tree(&store, &a.name)?,
-        SnapshotCommand::Restore(a) => return restore(&store, &a.name, &a.tag),
+        SnapshotCommand::Restore(a) => return restore(&store, &a),
         SnapshotCommand::Delete(a) => store.delete_snapshot(&a.name, &a.tag)?,
         SnapshotCommand::Verify(a) => drop(store.verify(&a.name, &a.tag, true)?),
+        SnapshotCommand::Export(a) => progress::bytes("writing the snapshot", |on| {
+            store.export(&a.which.name, &a.which.tag, &a.file, on)
+        })?,
+        SnapshotCommand::Import(a) => {
+            let net = net(a.net)?;
+            let (name, tag) = progress::bytes("reading the snapshot", |on| {
+                store.import(&a.file, a.name.as_deref(), net, on)
+            })?;
+            print(format!("{name}@{tag}\n").as_bytes());
+        }
     }
     Ok(0)
 }
@@ -86,9 +96,10 @@ fn branch(nodes: &[Node<'_>], node: &Node<'_>, at: Option<&str>, depth: usize, o
     }
 }
 
-fn restore(store: &Store, name: &str, tag: &str) -> Result<u8> {
+fn restore(store: &Store, args: &RestoreArgs) -> Result<u8> {
+    let (name, tag) = (&args.which.name, &args.which.tag);
     // Checked before anything is given up for it.
-    store.verify(name, tag, false)?;
+    store.verify(name, tag, args.verify)?;
     match Client::connect(name) {
         Ok(mut client) => drop(client.stop(&mut |_| {})?),
         Err(e) if e.kind == Kind::NotFound => {}
@@ -99,10 +110,9 @@ fn restore(store: &Store, name: &str, tag: &str) -> Result<u8> {
     detached(instance)
 }
 
-/// `strata clone NAME[@TAG] NEW`.
-pub fn clone(args: CloneArgs) -> Result<u8> {
-    let store = Store::open()?;
-    let net = match args.net {
+/// What network was asked for a copy.
+fn net(args: CopyNetArgs) -> Result<Option<NetSpec>> {
+    Ok(match args.net {
         Some(Net::Tap(_) | Net::None) if !args.forward.is_empty() => {
             let m = "--forward passes ports through user-mode networking; use it with --net user.";
             return Err(Error::new(Kind::Usage, m));
@@ -112,7 +122,13 @@ pub fn clone(args: CloneArgs) -> Result<u8> {
         Some(Net::User) => Some(NetSpec::User { forwards: args.forward }),
         None if !args.forward.is_empty() => Some(NetSpec::User { forwards: args.forward }),
         None => None,
-    };
+    })
+}
+
+/// `strata clone NAME[@TAG] NEW`.
+pub fn clone(args: CloneArgs) -> Result<u8> {
+    let store = Store::open()?;
+    let net = net(args.net)?;
     if let Some((name, tag)) = args.source.split_once('@') {
         return detached(store.clone_from(name, tag, &args.new, net)?);
     }

@@ -155,9 +155,11 @@ fn snapshots_are_gone_back_to_and_cloned() {
     place.strata("snapshot create web two").good();
     c.sh("x=3");
     place.strata("snapshot verify web one").good();
+    place.strata("snapshot export web one one.strata").good();
+    place.strata("snapshot export web one one.strata").refused(73, &["one.strata", "exists"]);
     assert!(place.strata("snapshot list web").good().contains("one"));
     let begun = Instant::now();
-    assert_eq!(place.strata("snapshot restore web one").good(), "web\n");
+    assert_eq!(place.strata("snapshot restore --verify web one").good(), "web\n");
     eprintln!("restored after {:?}", begun.elapsed());
     assert_eq!(c.end().code, Some(0));
     let mut c = place.open("console web");
@@ -195,6 +197,17 @@ fn snapshots_are_gone_back_to_and_cloned() {
     place.strata("delete web").refused(82, &["web", "--snapshots"]);
     place.strata("snapshot delete web two").good();
     place.strata("snapshot restore web two").refused(66, &["web", "two"]);
+    place.strata("delete --snapshots web").good();
+    // What was carried away comes back, under its old name.
+    place.strata("snapshot import one.strata --net none").refused(78, &["network card"]);
+    assert_eq!(place.strata("snapshot import one.strata").good(), "web@one\n");
+    place.strata("snapshot import one.strata").refused(73, &["web", "exists"]);
+    place.strata("snapshot restore web one").good();
+    let mut c = place.open("console web");
+    c.send("");
+    c.wait_for("# ");
+    assert_eq!(c.sh("echo $x $(cat /tmp/file)"), "1 one");
+    place.strata("stop web").good();
     place.strata("delete --snapshots web").good();
     drop((d, e));
     place.strata("suspend other").good();

@@ -153,18 +153,18 @@ fn open_options(d: &DiskSpec, instance: &str) -> OpenOptions {
     OpenOptions {
         format: d.format.map(Into::into),
         read_only: d.read_only,
-        chain: match &d.base {
-            Some((path, format)) => {
-                let layers = d.layers.iter().map(|l| (l.clone(), strata_block::Format::Qcow2));
-                Chain::Given(layers.chain([(path.clone(), (*format).into())]).collect())
-            }
-            None => Chain::SameDirectory,
+        chain: if d.base.is_none() && d.layers.is_empty() {
+            Chain::SameDirectory
+        } else {
+            let layers = d.layers.iter().map(|l| (l.clone(), strata_block::Format::Qcow2));
+            let base = d.base.iter().map(|(path, format)| (path.clone(), (*format).into()));
+            Chain::Given(layers.chain(base).collect())
         },
         ..OpenOptions::new(&d.path, instance)
     }
 }
 
-fn open_disk(d: &DiskSpec, instance: &str) -> Result<OpenDisk> {
+pub(crate) fn open_disk(d: &DiskSpec, instance: &str) -> Result<OpenDisk> {
     Ok(strata_block::open::open(open_options(d, instance))?)
 }
 

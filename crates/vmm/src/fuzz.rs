@@ -33,7 +33,8 @@ pub fn fuzz_message(data: &[u8]) {
 pub fn fuzz_record(data: &[u8]) {
     let Ok(record) = InstanceRecord::parse(data) else { return };
     let again = InstanceRecord::parse(&record.bytes()).expect("our own record is read");
-    assert_eq!(again, record);
+    // It is written with the least schema that says what it says.
+    assert_eq!(again, InstanceRecord { schema: again.schema, ..record });
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! ```text
 //! <home>/instances/.lock                     held while something is made, removed or swept
 //! <home>/instances/.new-*, .old-*            being made, being removed
+//! <home>/instances/.import-*                 being imported, by whoever holds the lock in it
 //! <home>/instances/<name>/instance.json      what it is made of; replaced as a whole
 //!                         disk.qcow2         its writable layer over the image's disk, if the image has one
 //!                         hot-paths          what its next run translates early: see `hot.rs`
@@ -22,6 +23,7 @@ pub(crate) mod layers;
 mod record;
 pub(crate) mod saved;
 pub(crate) mod snapshots;
+mod transfer;
 
 pub use record::{InstanceRecord, NewInstance, SCHEMA};
 
@@ -39,6 +41,7 @@ const LAYER: &str = "disk.qcow2";
 const LOCK: &str = "lock";
 const MAKING: &str = ".new-";
 const REMOVING: &str = ".old-";
+const IMPORTING: &str = ".import-";
 /// Made-up names that are tried before giving up.
 const NAME_TRIES: usize = 32;
 
@@ -277,6 +280,11 @@ impl Store {
         for entry in self.entries()? {
             if entry.starts_with(MAKING) || entry.starts_with(REMOVING) {
                 remove_tree(&self.dir.join(&entry))?;
+            } else if entry.starts_with(IMPORTING) {
+                let dir = self.dir.join(&entry);
+                if let Some(_lock) = lock_file(&dir, true)? {
+                    remove_tree(&dir)?;
+                }
             } else if name::check_name(&entry).is_ok()
                 && self.read(&entry).is_ok_and(|r| r.ephemeral && r.suspended.is_none())
             {
@@ -309,27 +317,7 @@ impl Instance {
 
     /// What to run: its record as a spec, detached, console to whoever attaches.
     pub fn spec(&self) -> VmmSpec {
-        let r = self.record.clone();
-        let layer = r.own_disk(&self.dir);
-        VmmSpec {
-            image: r.image,
-            cpus: r.cpus,
-            memory: r.memory,
-            deterministic: r.deterministic,
-            tier: r.tier,
-            cmdline: r.cmdline,
-            firmware: r.firmware,
-            kernel: r.kernel,
-            initrd: r.initrd,
-            disks: layer.into_iter().chain(r.disks).collect(),
-            net: r.net,
-            mac: r.mac,
-            instance_dir: Some(self.dir.clone()),
-            ephemeral: r.ephemeral,
-            renewed: r.renewed,
-            restore: r.suspended.map(|s| self.dir.join(s)),
-            ..VmmSpec::new(r.name)
-        }
+        self.record.spec_in(&self.dir)
     }
 
     /// It stays: dropping it only gives up our hold on its lock.

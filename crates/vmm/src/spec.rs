@@ -74,7 +74,7 @@ pub struct DiskSpec {
     /// from the disk's own directory.
     #[serde(default)]
     pub base: Option<(PathBuf, DiskFormat)>,
-    /// Further qcow2 layers between the disk and `base`, nearest first.
+    /// Further qcow2 layers under the disk and over `base`, if there is one, nearest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<PathBuf>,
 }

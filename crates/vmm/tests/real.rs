@@ -9,6 +9,9 @@ use strata_vmm::{
     Client, ConsoleSpec, DiskFormat, Kind, Launcher, NetSpec, NewInstance, Outcome, Runtime, Store, VmmSpec,
 };
 
+#[path = "real/transfer.rs"]
+mod transfer;
+
 const A0: u32 = 10;
 const A1: u32 = 11;
 const A6: u32 = 16;
@@ -197,9 +200,9 @@ fn a_kept_instance_is_driven_from_outside_and_runs_again() {
 /// Opens the instance's own disk as its machine would.
 fn own_disk(instance: &strata_vmm::Instance) -> strata_block::OpenDisk {
     let d = instance.spec().disks.remove(0);
-    let (base, format) = d.base.unwrap();
+    let base = d.base.map(|(path, format)| (path, format.into()));
     let layers = d.layers.into_iter().map(|l| (l, strata_block::Format::Qcow2));
-    let chain = strata_block::Chain::Given(layers.chain([(base, format.into())]).collect());
+    let chain = strata_block::Chain::Given(layers.chain(base).collect());
     strata_block::open::open(strata_block::OpenOptions {
         chain,
         ..strata_block::OpenOptions::new(d.path, "test")

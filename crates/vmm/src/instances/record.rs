@@ -1,6 +1,6 @@
 //! What is written down about an instance, and what is asked for when one is made.
 
-use crate::spec::{DiskFormat, DiskSpec, NetSpec, Tier, make_absolute};
+use crate::spec::{DiskFormat, DiskSpec, NetSpec, Tier, VmmSpec, make_absolute};
 use crate::{Result, name};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub struct InstanceRecord {
     /// Initial RAM disk.
     #[serde(default)]
     pub initrd: Option<PathBuf>,
-    /// The read-only disk which its own layer is over: the image's.
+    /// The read-only disk which its own layers are over: the image's. Absent where they need none, after an import.
     #[serde(default)]
     pub base: Option<(PathBuf, DiskFormat)>,
     /// The file of its writable layer, in its folder.
@@ -175,15 +175,40 @@ impl InstanceRecord {
         Ok(record)
     }
 
-    /// Its writable layer, if the image has a disk, as a disk of the instance in `dir`.
+    /// Its writable layer, if it has a disk, as a disk of the instance in `dir`.
     pub(crate) fn own_disk(&self, dir: &Path) -> Option<DiskSpec> {
-        self.base.clone().map(|base| DiskSpec {
+        (self.base.is_some() || !self.layers.is_empty()).then(|| DiskSpec {
             path: dir.join(&self.layer),
             read_only: false,
             format: Some(DiskFormat::Qcow2),
-            base: Some(base),
+            base: self.base.clone(),
             layers: self.layers.iter().map(|l| dir.join(l)).collect(),
         })
+    }
+
+    /// What to run, for the instance in `dir`: detached, console to whoever attaches.
+    pub(crate) fn spec_in(&self, dir: &Path) -> VmmSpec {
+        let r = self.clone();
+        let layer = r.own_disk(dir);
+        VmmSpec {
+            image: r.image,
+            cpus: r.cpus,
+            memory: r.memory,
+            deterministic: r.deterministic,
+            tier: r.tier,
+            cmdline: r.cmdline,
+            firmware: r.firmware,
+            kernel: r.kernel,
+            initrd: r.initrd,
+            disks: layer.into_iter().chain(r.disks).collect(),
+            net: r.net,
+            mac: r.mac,
+            instance_dir: Some(dir.to_owned()),
+            ephemeral: r.ephemeral,
+            renewed: r.renewed,
+            restore: r.suspended.map(|s| dir.join(s)),
+            ..VmmSpec::new(r.name)
+        }
     }
 
     /// The least schema that says what it says: an older program must not run it without its layers, or from power-on.

@@ -57,7 +57,7 @@ pub(crate) fn manifests(dir: &Path) -> Result<Vec<(String, Result<Manifest>)>> {
 }
 
 /// Makes a writable layer over the first of `layers`, in `dir`; gives its name.
-fn layer_over(dir: &Path, layers: &[String], id: &str) -> Result<Option<String>> {
+pub(super) fn layer_over(dir: &Path, layers: &[String], id: &str) -> Result<Option<String>> {
     let Some(under) = layers.first() else { return Ok(None) };
     let name = format!("disk-{id}.qcow2");
     strata_block::create_overlay(&dir.join(&name), &dir.join(under), Format::Qcow2, None)?;
@@ -74,7 +74,7 @@ impl Store {
         manifests(&self.path(name)?)
     }
 
-    fn snapshot(&self, name: &str, tag: &str) -> Result<PathBuf> {
+    pub(super) fn snapshot(&self, name: &str, tag: &str) -> Result<PathBuf> {
         self.read(name)?;
         name::check_name(tag)?;
         let dir = self.path(name)?.join(SNAPSHOTS).join(tag);
@@ -157,22 +157,8 @@ impl Store {
         let _guard = self.guard()?;
         let (set, to, from) = (self.snapshot(source, tag)?, self.path(new)?, self.path(source)?);
         let manifest = self.verify(source, tag, false)?;
-        let mut record: InstanceRecord = serde_json::from_value(manifest.instance.clone()).map_err(|e| {
-            Error::new(Kind::BadInput, format!("The snapshot {tag} of {source} has no usable record: {e}."))
-        })?;
-        record.net = match (net, &record.net) {
-            (Some(NetSpec::None), old) if *old != NetSpec::None => return Err(card(source, "has")),
-            (Some(new), NetSpec::None) if new != NetSpec::None => return Err(card(source, "has not")),
-            (Some(new), _) => new,
-            (None, NetSpec::Tap { name }) => {
-                let m =
-                    format!("{source} is on the interface {name}: say with --net where its clone is to be.");
-                return Err(Error::new(Kind::Config, m));
-            }
-            // Its ports on the host are the source's.
-            (None, NetSpec::User { .. }) => NetSpec::User { forwards: Vec::new() },
-            (None, NetSpec::None) => NetSpec::None,
-        };
+        let mut record = record_of(&manifest, &format_args!("The snapshot {tag} of {source}"))?;
+        rebind(&mut record, net, source)?;
         if to.exists() {
             let m = format!("An instance named {new} exists already: choose another name.");
             return Err(Error::new(Kind::CannotCreate, m));
@@ -190,6 +176,13 @@ impl Store {
             for layer in manifest.disks.iter().flat_map(|d| &d.layers) {
                 fs::hard_link(from.join(layer), making.join(layer)).map_err(fail)?;
             }
+            // What it is started from, where that came with an import.
+            for file in [&mut record.firmware, &mut record.kernel, &mut record.initrd].into_iter().flatten() {
+                if let (true, Some(name)) = (file.starts_with(&from), file.clone().file_name()) {
+                    fs::hard_link(&*file, making.join(name)).map_err(fail)?;
+                    *file = to.join(name);
+                }
+            }
             put_back(&making, &set, &manifest, &mut record)?;
             fs::rename(&making, &to).and_then(|()| sync_dir(&self.dir)).map_err(fail)?;
             Ok(Instance { record, dir: to.clone(), lock, fresh: true })
@@ -199,6 +192,29 @@ impl Store {
         }
         made
     }
+}
+
+/// What a snapshot's instance was made of. `what` is what errors call the snapshot.
+pub(super) fn record_of(manifest: &Manifest, what: &dyn std::fmt::Display) -> Result<InstanceRecord> {
+    InstanceRecord::parse(manifest.instance.to_string().as_bytes())
+        .map_err(|e| Error::new(Kind::BadInput, format!("{what} has no usable record: {e}.")))
+}
+
+/// Gives a copy of `source` a network of its own: `net`, or what of the source's another machine may have too.
+pub(super) fn rebind(record: &mut InstanceRecord, net: Option<NetSpec>, source: &str) -> Result<()> {
+    record.net = match (net, &record.net) {
+        (Some(NetSpec::None), old) if *old != NetSpec::None => return Err(card(source, "has")),
+        (Some(new), NetSpec::None) if new != NetSpec::None => return Err(card(source, "has not")),
+        (Some(new), _) => new,
+        (None, NetSpec::Tap { name }) => {
+            let m = format!("{source} is on the interface {name}: say with --net where its clone is to be.");
+            return Err(Error::new(Kind::Config, m));
+        }
+        // Its ports on the host are the source's.
+        (None, NetSpec::User { .. }) => NetSpec::User { forwards: Vec::new() },
+        (None, NetSpec::None) => NetSpec::None,
+    };
+    Ok(())
 }
 
 fn card(source: &str, has: &str) -> Error {
