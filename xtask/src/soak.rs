@@ -23,6 +23,12 @@ pub fn run(tools: &Tools, words: &[&str]) -> Result<(), String> {
                     .env("STRATA_DIFF_INSTRUCTIONS", count),
             )
         }
+        // Machines that are suspended in the middle of their work.
+        ["suspend"] => command(
+            cargo(tools)
+                .args(["test", "--release", "-p", "strata", "--test", "carry_on", "--"])
+                .args(["--ignored", "--nocapture", "--test-threads", "1"]),
+        ),
         ["debian"] => command(
             cargo(tools)
                 .args(["test", "--release", "-p", "strata", "--test", "debian", "--"])
@@ -59,11 +65,11 @@ pub fn run(tools: &Tools, words: &[&str]) -> Result<(), String> {
                     .env("STRATA_SEED", seed.map_or(1, |d| d.as_secs()).to_string()),
             )
         }
-        [] => ["differential", "translator", "debian", "float", "kills"]
+        [] => ["differential", "translator", "debian", "suspend", "float", "kills"]
             .iter()
             .try_for_each(|w| run(tools, &[w])),
         _ => Err(
-            "usage: cargo xtask soak [differential [INSTRUCTIONS] | translator [SEEDS] | debian | float | \
+            "usage: cargo xtask soak [differential [INSTRUCTIONS] | translator [SEEDS] | debian | suspend | float | \
                  kills [ROUNDS]]"
                 .to_owned(),
         ),

@@ -152,7 +152,7 @@ impl Builder {
 pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildError> {
     check(spec, &resources)?;
     let Resources { tier, pace, restore, placement, console, disks, nics, entropy, boot_entropy } = resources;
-    let (ram, state, generation) = memory(spec, restore)?;
+    let Begin { ram, state, generation, passed } = memory(spec, restore)?;
     let (entropy, mut boot_entropy) = (Stream::new(entropy), Stream::new(boot_entropy));
     let mut id = [0; 16];
     boot_entropy.fill(&mut id);
@@ -252,7 +252,7 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
         bus,
     })?;
     if let Some(state) = state {
-        machine.load_state(&state)?;
+        machine.load_state_after(&state, passed)?;
     }
     if let Some(id) = generation {
         vmgenid.lock().unwrap_or_else(|e| e.into_inner()).renew(id);
@@ -260,17 +260,29 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
     Ok(machine)
 }
 
-/// RAM, state, and new generation ID.
-type Begin = (GuestRam, Option<Vec<u8>>, Option<[u8; 16]>);
+/// What a machine begins with.
+struct Begin {
+    ram: GuestRam,
+    /// If it is not that of power-on.
+    state: Option<Vec<u8>>,
+    generation: Option<[u8; 16]>,
+    passed: u64,
+}
 
 /// RAM, and the state that belongs to it if it is not that of power-on.
 fn memory(spec: &MachineSpec, restore: Option<Restore>) -> Result<Begin, BuildError> {
-    let Some(Restore { ram, state, generation }) = restore else {
-        return Ok((GuestRam::single(RiscvVirt::ram_base(), spec.memory)?, None, None));
+    let Some(Restore { ram, state, generation, passed }) = restore else {
+        let ram = GuestRam::single(RiscvVirt::ram_base(), spec.memory)?;
+        return Ok(Begin { ram, state: None, generation: None, passed: 0 });
     };
+    if passed > 0 && spec.deterministic {
+        return Err(BuildError::Spec(
+            "its time comes from its instructions, and cannot have passed without them".into(),
+        ));
+    }
     match ram.regions() {
         [r] if (r.gpa(), r.size()) == (RiscvVirt::ram_base(), spec.memory) => {
-            Ok((ram, Some(state), generation))
+            Ok(Begin { ram, state: Some(state), generation, passed })
         }
         _ => Err(BuildError::Spec("the saved memory is not as large as the machine's".into())),
     }

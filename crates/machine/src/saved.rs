@@ -4,11 +4,14 @@
 //! disks are the caller's. How an engine runs code leaves no trace in it: what the interpreter saved, the translator
 //! loads, and the other way round.
 
+use crate::timekeeper::ClockState;
 use crate::{Machine, Refused};
-use strata_state::{DETERMINISTIC, StateError, StateFile, StateHeader};
+use strata_state::{DETERMINISTIC, StateError, StateFile, StateHeader, read_record, write_record};
 
 /// The board of every machine here.
 pub const BOARD: &str = "riscv-virt";
+/// The part that keeps time.
+const CLOCK: &str = "clock";
 /// Parts that files of older builds lack: they stay as after power-on.
 const LATER: [&str; 1] = ["vmgenid"];
 /// The engine of every machine here.
@@ -33,6 +36,14 @@ impl Machine {
     /// It is damaged, or of another kind of machine, and then nothing has changed; or a part refuses its state, and then
     /// the machine must be reset or ended.
     pub fn load_state(&self, bytes: &[u8]) -> Result<(), StateError> {
+        self.load_state_after(bytes, 0)
+    }
+
+    /// As [`Machine::load_state`], for a machine whose clock has gone on for `passed` nanoseconds meanwhile.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_state_after(&self, bytes: &[u8], passed: u64) -> Result<(), StateError> {
         let StateFile { header, mut parts } = StateFile::parse(bytes)?;
         for (what, found, ours) in [("board", &header.board, BOARD), ("engine", &header.engine, ENGINE)] {
             if found != ours {
@@ -51,6 +62,11 @@ impl Machine {
                 let now = part.part.lock().unwrap_or_else(|e| e.into_inner()).save();
                 parts.push((part.name.clone(), now));
             }
+        }
+        // Before timers are derived from it.
+        for (_, record) in parts.iter_mut().filter(|(name, _)| name == CLOCK) {
+            let ClockState { now } = read_record(record)?;
+            *record = write_record(&ClockState { now: now.saturating_add(passed) });
         }
         self.load(&parts)
     }

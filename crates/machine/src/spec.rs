@@ -84,6 +84,8 @@ pub struct Restore {
     pub state: Vec<u8>,
     /// A new VM generation ID, for a machine that is a copy or goes back in time; none where it only goes on.
     pub generation: Option<[u8; 16]>,
+    /// Nanoseconds that have passed meanwhile and that its clock is to have counted: none, and it has stood still.
+    pub passed: u64,
 }
 
 /// Host resources, all open.

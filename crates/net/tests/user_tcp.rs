@@ -393,8 +393,7 @@ fn connections_of_before_a_restore_are_reset_at_once() {
     });
     let forward = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = forward.local_addr().unwrap();
-    let forwards =
-        vec![OpenForward { proto: strata_net::Proto::Tcp, guest_port: 80, socket: forward.into() }];
+    let forwards = vec![OpenForward::tcp(forward, 80)];
     let mut guest = Guest::new(UserConfig { forwards, ..UserConfig::default() });
     let out = guest.connect(host(port));
     assert!(guest.connected(out));

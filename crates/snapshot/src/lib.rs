@@ -26,7 +26,7 @@ mod set;
 pub use error::SnapshotError;
 pub use export::{Contents, ExportReader, ExportWriter, Incoming, Item, PIECE, Piece};
 pub use layer::{Layer, LayerChain, LayerInfo, LayerName, MAX_LAYERS, Placed, Run, RunKind};
-pub use manifest::{DiskRef, FileRef, MachineRef, Manifest, MemoryRef};
+pub use manifest::{DiskRef, FileRef, FlowRef, MachineRef, Manifest, MemoryRef};
 pub use set::{
     HOT_PATHS, MANIFEST, MEMORY, Rewrite, STATE, SetReader, SetWriter, hex, link_set, new_id, rewrite_set,
 };

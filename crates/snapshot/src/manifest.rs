@@ -6,6 +6,7 @@
 use crate::SnapshotError;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::net::SocketAddrV4;
 use std::path::Path;
 
 const FORMAT: u32 = 1;
@@ -60,6 +61,17 @@ pub struct DiskRef {
     pub layers: Vec<String>,
 }
 
+/// An open TCP connection of the guest's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowRef {
+    /// Its end.
+    pub guest: SocketAddrV4,
+    /// The other.
+    pub far: SocketAddrV4,
+    /// The Ethernet address of its end.
+    pub mac: [u8; 6],
+}
+
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -80,6 +92,12 @@ pub struct Manifest {
     pub parent: Option<String>,
     /// When, in seconds since 1970.
     pub created: u64,
+    /// When its clock stood still, in nanoseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stood: Option<u64>,
+    /// Connections of user-mode networking that were open: their far ends did not come along.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flows: Vec<FlowRef>,
     /// What machine it is of.
     pub machine: MachineRef,
     /// The states of its parts.
@@ -108,6 +126,8 @@ impl Manifest {
             tag: String::new(),
             parent: None,
             created: 0,
+            stood: None,
+            flows: Vec::new(),
             machine,
             state: FileRef::default(),
             memory: MemoryRef::default(),

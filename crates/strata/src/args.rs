@@ -1,5 +1,9 @@
 //! The command line: every command, option and help text. Nothing is done here.
 
+mod saved;
+
+pub use saved::*;
+
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use strata_vmm::Tier;
@@ -30,7 +34,7 @@ pub enum Command {
     /// Save a machine with its memory and end its process
     Suspend(NameArg),
     /// Let a suspended machine go on, in the background
-    Resume(NameArg),
+    Resume(ResumeArgs),
     /// Moments of a machine, kept to go back to
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
@@ -157,6 +161,9 @@ pub struct StartArgs {
     pub tier: Option<Tier>,
     #[command(flatten)]
     #[allow(missing_docs)]
+    pub mac: MacArgs,
+    #[command(flatten)]
+    #[allow(missing_docs)]
     pub front: FrontArgs,
 }
 
@@ -190,94 +197,6 @@ pub struct DeleteArgs {
     /// With their snapshots
     #[arg(long)]
     pub snapshots: bool,
-}
-
-/// A snapshot of an instance.
-#[derive(Args, Debug)]
-pub struct SnapshotArgs {
-    /// The instance
-    pub name: String,
-    /// The snapshot's name
-    pub tag: String,
-}
-
-/// `strata snapshot …`.
-#[derive(Subcommand, Debug)]
-pub enum SnapshotCommand {
-    /// Keep this moment of a running machine
-    Create(SnapshotArgs),
-    /// List an instance's snapshots
-    List(NameArg),
-    /// Show which snapshot came from which
-    Tree(NameArg),
-    /// Go back to a snapshot, in the background; what the machine is now is lost
-    Restore(RestoreArgs),
-    /// Remove a snapshot; later ones stay
-    Delete(SnapshotArgs),
-    /// Check every byte of a snapshot's memory, and that its disk is there
-    Verify(SnapshotArgs),
-    /// Write a snapshot with its disk to one file, to be carried to another host
-    Export(ExportArgs),
-    /// Make an instance of a snapshot in a file; it does not run yet
-    Import(SnapshotImportArgs),
-}
-
-/// `strata snapshot restore`.
-#[derive(Args, Debug)]
-pub struct RestoreArgs {
-    /// Which
-    #[command(flatten)]
-    pub which: SnapshotArgs,
-    /// Check every byte of its memory first
-    #[arg(long)]
-    pub verify: bool,
-}
-
-/// `strata snapshot export`.
-#[derive(Args, Debug)]
-pub struct ExportArgs {
-    /// Which
-    #[command(flatten)]
-    pub which: SnapshotArgs,
-    /// The file, which must not exist yet
-    pub file: PathBuf,
-}
-
-/// `strata snapshot import`.
-#[derive(Args, Debug)]
-pub struct SnapshotImportArgs {
-    /// The file
-    pub file: PathBuf,
-    /// The new instance; called as its source was, if left out
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-    /// Network of the copy
-    #[command(flatten)]
-    pub net: CopyNetArgs,
-}
-
-/// Where a copy of a machine is.
-#[derive(Args, Debug)]
-pub struct CopyNetArgs {
-    /// Network of the copy: `user` or `tap=NAME`
-    #[arg(long, value_name = "NET", value_parser = parse_net)]
-    pub net: Option<Net>,
-    /// Ports of this host for the copy, as for `strata run`; the source's stay the source's
-    #[arg(long, value_name = "H:G")]
-    pub forward: Vec<String>,
-}
-
-/// `strata clone`.
-#[derive(Args, Debug)]
-pub struct CloneArgs {
-    /// The instance, with @TAG for one of its snapshots
-    #[arg(value_name = "NAME[@TAG]")]
-    pub source: String,
-    /// The new instance
-    pub new: String,
-    /// Network of the clone
-    #[command(flatten)]
-    pub net: CopyNetArgs,
 }
 
 /// `strata image …`.

@@ -74,7 +74,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Snapshot(command) => snapshot::snapshot(command),
         Command::Clone(args) => snapshot::clone(args),
         Command::Suspend(args) => manage::suspend(&args.name),
-        Command::Resume(args) => start::resume(&args.name),
+        Command::Resume(args) => start::resume(&args),
         Command::Pause(args) => manage::pause(&args.name),
         Command::Unpause(args) => manage::unpause(&args.name),
         Command::Reset(args) => manage::reset(&args.name),

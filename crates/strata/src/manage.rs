@@ -16,6 +16,8 @@ struct Row {
     up: String,
     /// How it is run.
     engine: String,
+    /// Connections that were reset when it went on from where it was saved.
+    resets: u64,
 }
 
 /// `strata ps [--all] [--verbose]`.
@@ -52,6 +54,7 @@ pub fn ps(args: &PsArgs) -> Result<u8> {
 
 fn running(s: Status) -> Row {
     Row {
+        resets: s.resets,
         up: duration(s.uptime),
         name: s.name,
         phase: s.phase,
@@ -75,6 +78,7 @@ fn stopped(name: String, phase: String, image: Option<String>, cpus: u32, memory
         memory,
         up: "-".into(),
         engine: "-".into(),
+        resets: 0,
     }
 }
 
@@ -91,7 +95,9 @@ fn table(rows: &[Row], verbose: bool) -> String {
     let width = |f: fn(&Row) -> usize, least: usize| rows.iter().map(f).max().unwrap_or(0).max(least);
     let (n, i) = (width(|r| r.name.len(), 4), width(|r| r.image.len(), 5));
     let e = width(|r| r.engine.len(), 11);
-    let more = |engine: &str| if verbose { format!("  {engine:e$}") } else { String::new() };
+    let more = |engine: &str, resets: &dyn std::fmt::Display| {
+        if verbose { format!("  {engine:e$}  {resets:>6}") } else { String::new() }
+    };
     let mut out = format!(
         "{:n$}  {:8}  {:i$}  {:>4}  {:>8}{}  UP\n",
         "NAME",
@@ -99,7 +105,7 @@ fn table(rows: &[Row], verbose: bool) -> String {
         "IMAGE",
         "CPUS",
         "MEMORY",
-        more("TIER")
+        more("TIER", &"RESETS")
     );
     for r in rows {
         let memory = size(r.memory);
@@ -110,7 +116,7 @@ fn table(rows: &[Row], verbose: bool) -> String {
             r.phase,
             r.image,
             r.cpus,
-            more(&r.engine),
+            more(&r.engine, &r.resets),
             r.up
         );
     }
@@ -212,7 +218,7 @@ mod tests {
         assert!(!table(&rows, false).contains("TIER"));
         let text = table(&rows, true);
         let (head, row) = text.split_once('\n').unwrap();
-        assert_eq!(head.find("TIER"), row.find("-            -"), "{text}");
+        assert_eq!(head.find("TIER"), row.find("-                 0"), "{text}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let found =
         args.image.as_deref().map(|name| image::find_or_pull(name, &SourceArgs::default())).transpose()?;
     let new = assemble(&args, found.as_ref(), files, disks, net)?;
-    start::bring_up(store.create(new)?, &args.front, None)
+    start::bring_up(store.create(new)?, &args.front, start::Begin::default())
 }
 
 /// Tells impossible numbers and names before an image is pulled for them.

@@ -2,7 +2,7 @@
 
 use crate::args::{CloneArgs, CopyNetArgs, Net, RestoreArgs, SnapshotCommand};
 use crate::manage::{duration, size};
-use crate::start::detached;
+use crate::start::go_on;
 use crate::{print, progress};
 use std::fmt::Write;
 use strata_vmm::{Client, Error, Kind, NetSpec, Result, Store};
@@ -107,7 +107,7 @@ fn restore(store: &Store, args: &RestoreArgs) -> Result<u8> {
     }
     let mut instance = store.take(name)?;
     instance.go_back(tag)?;
-    detached(instance)
+    go_on(instance, args.goes_on)
 }
 
 /// What network was asked for a copy.
@@ -130,13 +130,13 @@ pub fn clone(args: CloneArgs) -> Result<u8> {
     let store = Store::open()?;
     let net = net(args.net)?;
     if let Some((name, tag)) = args.source.split_once('@') {
-        return detached(store.clone_from(name, tag, &args.new, net)?);
+        return go_on(store.clone_from(name, tag, &args.new, net)?, args.goes_on);
     }
     // This moment: a snapshot that is gone when the clone has its own names for what is in it.
     let (name, tag) = (&args.source, format!("for-{}", args.new));
     running(&store, name)?.snapshot(&tag, true)?;
     let made = store.clone_from(name, &tag, &args.new, net);
     let removed = store.delete_snapshot(name, &tag);
-    let code = detached(made?)?;
+    let code = go_on(made?, args.goes_on)?;
     removed.map(|()| code)
 }

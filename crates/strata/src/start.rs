@@ -1,6 +1,6 @@
 //! From an instance to a running machine in front of a person, a script, or nobody.
 
-use crate::args::{Console, FrontArgs, StartArgs};
+use crate::args::{ClockPolicy, Console, FrontArgs, GoesOnArgs, MacArgs, MacPolicy, ResumeArgs, StartArgs};
 use crate::terminal::{self, Ask, End};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use strata_vmm::{
 /// `strata start NAME`.
 pub fn start(args: StartArgs) -> Result<u8> {
     let store = Store::open()?;
-    let instance = store.take(&args.name)?;
+    let mut instance = store.take(&args.name)?;
     if instance.record().suspended.is_some() {
         let name = &args.name;
         let m = format!(
@@ -20,22 +20,47 @@ pub fn start(args: StartArgs) -> Result<u8> {
         );
         return Err(Error::new(Kind::Refused, m));
     }
-    bring_up(instance, &args.front, args.tier)
+    let begin = Begin { tier: args.tier, ..Begin::of_mac(args.mac, &mut instance)? };
+    bring_up(instance, &args.front, begin)
 }
 
 /// `strata resume NAME`.
-pub fn resume(name: &str) -> Result<u8> {
+pub fn resume(args: &ResumeArgs) -> Result<u8> {
+    let name = &args.name;
     let instance = Store::open()?.take(name)?;
     if instance.record().suspended.is_none() {
         let m = format!("The instance {name} is not suspended: start it with `strata start {name}`.");
         return Err(Error::new(Kind::Refused, m));
     }
-    detached(instance)
+    go_on(instance, args.goes_on)
 }
 
-/// Starts `instance` in the background.
-pub fn detached(instance: Instance) -> Result<u8> {
-    bring_up(instance, &FrontArgs { detach: true, console: None }, None)
+/// Lets `instance` go on from where it was saved, in the background.
+pub fn go_on(mut instance: Instance, how: GoesOnArgs) -> Result<u8> {
+    let begin =
+        Begin { advance: how.clock == ClockPolicy::Advance, ..Begin::of_mac(how.mac, &mut instance)? };
+    bring_up(instance, &FrontArgs { detach: true, console: None }, begin)
+}
+
+/// How a machine begins, other than its record says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Begin {
+    /// How its code is run.
+    pub tier: Option<Tier>,
+    /// Whether its clock has counted the time since it was saved.
+    pub advance: bool,
+    /// Whether another on its bridge may have its card's address.
+    pub share_mac: bool,
+}
+
+impl Begin {
+    /// What is asked of its card's address; a new one is written down.
+    fn of_mac(args: MacArgs, instance: &mut Instance) -> Result<Begin> {
+        if args.mac == Some(MacPolicy::New) {
+            instance.renew_mac()?;
+        }
+        Ok(Begin { share_mac: args.mac == Some(MacPolicy::Keep), ..Begin::default() })
+    }
 }
 
 /// Refuses what is asked of the console that cannot be.
@@ -47,11 +72,12 @@ pub fn check_front(front: &FrontArgs) -> Result<()> {
     Ok(())
 }
 
-/// Starts `instance`, in `tier` rather than its own, and stays with it as `front` says. A new instance is removed if it does not start.
-pub fn bring_up(instance: Instance, front: &FrontArgs, tier: Option<Tier>) -> Result<u8> {
+/// Starts `instance` as `begin` says, and stays with it as `front` says. A new instance is removed if it does not start.
+pub fn bring_up(instance: Instance, front: &FrontArgs, begin: Begin) -> Result<u8> {
     check_front(front)?;
     let mut spec = instance.spec();
-    spec.tier = tier.or(spec.tier);
+    spec.tier = begin.tier.or(spec.tier);
+    (spec.advance, spec.share_mac) = (begin.advance, begin.share_mac);
     spec.foreground = !front.detach;
     spec.console = match &front.console {
         Some(Console::File(path)) => ConsoleSpec::File { path: absolute(path)? },

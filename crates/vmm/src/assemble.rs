@@ -6,24 +6,25 @@
 
 use crate::console::stream_pair;
 use crate::control::{Assembled, MachineControl};
-use crate::convert::paragraph;
+use crate::convert::{now_ns, paragraph};
 use crate::exit::{Error, Kind, Outcome, Result};
 use crate::instances::snapshots::manifests;
 use crate::name::random;
-use crate::spec::{ConsoleSpec, DiskSpec, NetSpec, VmmSpec};
+use crate::network::{self, Network, SharedNet};
+use crate::randomness::entropy;
+use crate::spec::{ConsoleSpec, DiskSpec, VmmSpec};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::fcntl_dupfd_cloexec;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use strata_block::{Chain, Disk, OpenDisk, OpenOptions, Staged};
 use strata_engine::hot::HotPaths;
-use strata_engine::{Entropy, SeededEntropy};
 use strata_machine::loader::{LoadError, Placement, Source};
 use strata_machine::{BuildError, ConsoleFds, Exit, Machine, MachineSpec, Nic, Refused, Resources, Restore};
-use strata_net::{Forward, NetBackend, UserConfig, UserNet, bind_forward, open_tap};
-use strata_snapshot::{Manifest, SetReader, SetWriter};
+use strata_snapshot::{FlowRef, Manifest, SetReader, SetWriter};
 
 /// Opens all that `spec` names and builds the machine.
 pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
@@ -33,10 +34,8 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
         initrd: source(spec.initrd.as_deref(), "initrd")?,
     };
     // Checked before anything of the host is taken for it.
-    let (restored_from, restore) = match &spec.restore {
-        Some(dir) => restore(dir, spec).map(|(id, restore)| (id, Some(restore)))?,
-        None => (None, None),
-    };
+    let restore = spec.restore.as_deref().map(|dir| restore(dir, spec)).transpose()?;
+    let restored_from = restore.as_ref().and_then(|r| r.from.clone());
     let mut notes = Vec::new();
     let mut disks = Vec::new();
     for d in &spec.disks {
@@ -48,10 +47,15 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
             disk: Arc::new(Mutex::new(Some(disk))),
         });
     }
-    let nics: Vec<Nic> = backend(&spec.net, spec.deterministic)?
-        .into_iter()
-        .map(|backend| Nic { backend, mac: spec.mac })
-        .collect();
+    let Network { backend, user, claim } = network::open(spec)?;
+    let resets = user.as_ref().map_or(0, |net| net.reset(restore.as_ref().map_or(&[], |r| &r.flows)));
+    if resets > 0 {
+        let were = if resets == 1 { "connection was" } else { "connections were" };
+        notes.push(format!(
+            "{resets} {were} open in its user-mode network when it was saved; the guest is told by a reset."
+        ));
+    }
+    let nics: Vec<Nic> = backend.into_iter().map(|backend| Nic { backend, mac: spec.mac }).collect();
     let (ours, theirs) = stream_pair()?;
     let input = fcntl_dupfd_cloexec(&theirs, 3).map_err(|e| Error::io("set up the console", e))?;
     let machine_spec = MachineSpec {
@@ -65,7 +69,7 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
         tier: spec.tier.map(Into::into),
         // Somebody may be there to keep up with; a file has time.
         pace: !matches!(spec.console, ConsoleSpec::File { .. }),
-        restore,
+        restore: restore.map(|r| r.moment),
         placement,
         console: ConsoleFds { input, output: theirs },
         disks: disks.iter().map(|d| Box::new(d.clone()) as Box<dyn Disk>).collect(),
@@ -85,6 +89,9 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
             restored_from,
             staged: Mutex::default(),
             disks: to_flush,
+            net: user,
+            resets,
+            claim: Mutex::new(claim),
             machine: RwLock::new(Some(machine)),
         }),
         console: ours,
@@ -115,9 +122,8 @@ fn source(path: Option<&Path>, what: &str) -> Result<Option<Source>> {
     Ok(Some(Source { file, name }))
 }
 
-/// The moment that is saved in `dir`, checked, with its memory mapped; and the id of the snapshot from which memory differs by
-/// what is marked as written.
-fn restore(dir: &Path, spec: &VmmSpec) -> Result<(Option<String>, Restore)> {
+/// The moment that is saved in `dir`, checked, with its memory mapped.
+fn restore(dir: &Path, spec: &VmmSpec) -> Result<Saved> {
     let set = SetReader::open(dir)?;
     let m = &set.manifest().machine;
     if (m.cpus, m.memory) != (spec.cpus, spec.memory) {
@@ -133,8 +139,20 @@ fn restore(dir: &Path, spec: &VmmSpec) -> Result<(Option<String>, Restore)> {
         return Err(Error::new(Kind::BadInput, text));
     }
     let generation = if spec.renewed { Some(random::<16>()?) } else { None };
+    let manifest = set.manifest();
+    let passed = match (spec.advance, manifest.stood) {
+        (false, _) => 0,
+        (true, Some(stood)) => now_ns().saturating_sub(stood),
+        (true, None) => {
+            let m = format!(
+                "{} does not say when it was saved: resume it without --clock advance.",
+                dir.display()
+            );
+            return Err(Error::new(Kind::BadInput, m));
+        }
+    };
     let ram = set.memory().map(strata_machine::ram_base())?;
-    let id = match set.manifest() {
+    let from = match set.manifest() {
         kept if !kept.tag.is_empty() => Some(kept.id.clone()),
         // Of a machine that was suspended nothing stays but the snapshot that it stands on.
         suspended => {
@@ -146,7 +164,17 @@ fn restore(dir: &Path, spec: &VmmSpec) -> Result<(Option<String>, Restore)> {
             found.map(|m| m.id)
         }
     };
-    Ok((id, Restore { generation, ram, state: set.state().to_vec() }))
+    let moment = Restore { generation, ram, state: set.state().to_vec(), passed };
+    Ok(Saved { moment, from, flows: manifest.flows.clone() })
+}
+
+/// A saved moment.
+struct Saved {
+    moment: Restore,
+    /// The id of the snapshot from which memory differs by what is marked as written.
+    from: Option<String>,
+    /// Connections that were open.
+    flows: Vec<FlowRef>,
 }
 
 fn open_options(d: &DiskSpec, instance: &str) -> OpenOptions {
@@ -166,54 +194,6 @@ fn open_options(d: &DiskSpec, instance: &str) -> OpenOptions {
 
 pub(crate) fn open_disk(d: &DiskSpec, instance: &str) -> Result<OpenDisk> {
     Ok(strata_block::open::open(open_options(d, instance))?)
-}
-
-fn backend(net: &NetSpec, seed: Option<u64>) -> Result<Option<Box<dyn NetBackend>>> {
-    match net {
-        NetSpec::None => Ok(None),
-        NetSpec::Tap { name } => Ok(Some(Box::new(open_tap(name)?))),
-        NetSpec::User { forwards } => {
-            let mut open = Vec::new();
-            for text in forwards {
-                let forward: Forward =
-                    text.parse().map_err(|e| Error::new(Kind::Config, paragraph(&format!("{e}"))))?;
-                open.push(bind_forward(forward)?);
-            }
-            let seed = match seed {
-                Some(seed) => seed,
-                None => u64::from_le_bytes(random::<8>()?),
-            };
-            let config = UserConfig { forwards: open, seed, ..UserConfig::default() };
-            Ok(Some(Box::new(UserNet::new(config)?)))
-        }
-    }
-}
-
-/// Stream number `n` of randomness: the host's, or what `seed` gives.
-fn entropy(seed: Option<u64>, n: u64) -> Box<dyn Entropy> {
-    match seed {
-        Some(seed) => {
-            // The streams begin where the seeded generator itself leads, far from each other.
-            let mut start = [0; 8];
-            let mut streams = SeededEntropy(seed);
-            (0..=n).for_each(|_| streams.fill(&mut start));
-            Box::new(SeededEntropy(u64::from_le_bytes(start)))
-        }
-        None => Box::new(HostEntropy),
-    }
-}
-
-/// Randomness from the host's kernel.
-struct HostEntropy;
-
-impl Entropy for HostEntropy {
-    fn fill(&mut self, buf: &mut [u8]) {
-        for chunk in buf.chunks_mut(32) {
-            // The kernel's generator, once seeded, does not fail; a host without one refused us at the start.
-            let bytes = random::<32>().unwrap_or_default();
-            chunk.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-        }
-    }
 }
 
 /// A disk that the machine has and that we flush at the end.
@@ -307,6 +287,11 @@ struct Real {
     staged: Mutex<Option<Staged>>,
     /// Until it is released, when somebody else flushes and closes them.
     disks: Mutex<Vec<SharedDisk>>,
+    /// Its user-mode network, if it has one.
+    net: Option<SharedNet>,
+    resets: usize,
+    /// The hold on its card's address, until it is released.
+    claim: Mutex<Option<OwnedFd>>,
     machine: RwLock<Option<Machine>>,
 }
 
@@ -389,6 +374,12 @@ impl MachineControl for Real {
     fn warm(&self, paths: HotPaths) {
         self.with((), |m| m.warm(paths));
     }
+    fn open_flows(&self) -> Vec<FlowRef> {
+        self.net.as_ref().map_or(Vec::new(), SharedNet::flows)
+    }
+    fn resets(&self) -> usize {
+        self.resets
+    }
     fn wait(&self) -> Outcome {
         match self.with(Exit::Stopped, Machine::wait) {
             Exit::PowerOff(code) => Outcome::PowerOff { code },
@@ -400,6 +391,7 @@ impl MachineControl for Real {
         // Dropping it joins its threads, and so closes its end of the console after the last output.
         drop(self.machine.write().unwrap_or_else(PoisonError::into_inner).take());
         self.disks.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        drop(self.claim.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 
@@ -422,6 +414,7 @@ impl From<BuildError> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::NetSpec;
 
     fn refused(change: impl FnOnce(&mut VmmSpec)) -> Error {
         let mut spec = VmmSpec { net: NetSpec::None, ..VmmSpec::new("a") };

@@ -3,7 +3,7 @@
 use crate::exit::{Error, Kind, Outcome};
 use crate::spec::DiskSpec;
 use strata_engine::hot::HotPaths;
-use strata_snapshot::SetWriter;
+use strata_snapshot::{FlowRef, SetWriter};
 
 /// A machine, as it is driven from outside.
 pub trait MachineControl: Send + Sync {
@@ -77,6 +77,14 @@ pub trait MachineControl: Send + Sync {
     }
     /// After a switch, or instead of it, when there is time: what is left to be done for it.
     fn settle_disk(&self) {}
+    /// Connections of its user-mode network that are open now.
+    fn open_flows(&self) -> Vec<FlowRef> {
+        Vec::new()
+    }
+    /// How many connections were reset when it went on from where it was saved.
+    fn resets(&self) -> usize {
+        0
+    }
     /// Waits until it has ended. The reason of a stop from the host is the caller's to know: `by` is empty.
     fn wait(&self) -> Outcome;
     /// After its end: frees all that it holds (threads, disks, its end of the console). What is asked of it later is

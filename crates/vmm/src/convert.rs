@@ -10,6 +10,12 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
+/// The same in nanoseconds.
+pub(crate) fn now_ns() -> u64 {
+    let passed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// A paragraph: begins with a capital letter, ends with a full stop.
 pub(crate) fn paragraph(text: &str) -> String {
     let mut chars = text.chars();

@@ -320,6 +320,15 @@ impl Instance {
         self.record.spec_in(&self.dir)
     }
 
+    /// Gives its card a new Ethernet address, which the guest sees when its driver next looks: at a boot.
+    ///
+    /// # Errors
+    /// The host does not let the record be written.
+    pub fn renew_mac(&mut self) -> Result<()> {
+        self.record.mac = name::mac_for(&self.record.name, u64::from_le_bytes(name::random::<8>()?));
+        saved::write_record(&self.dir, &self.record)
+    }
+
     /// It stays: dropping it only gives up our hold on its lock.
     pub fn keep(mut self) {
         self.fresh = false;

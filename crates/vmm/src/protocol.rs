@@ -192,6 +192,12 @@ pub struct Status {
     pub uptime: u64,
     /// Network with its port forwards.
     pub net: NetSpec,
+    /// The card's Ethernet address.
+    #[serde(default)]
+    pub mac: [u8; 6],
+    /// Connections of its user-mode network that were reset when it went on from where it was saved.
+    #[serde(default)]
+    pub resets: u64,
     /// Console.
     pub console: ConsoleSpec,
     /// Clients attached to the console.

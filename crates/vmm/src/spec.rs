@@ -191,6 +191,12 @@ pub struct VmmSpec {
     /// Whether it is a copy then, or has gone back in time, and is told so.
     #[serde(default)]
     pub renewed: bool,
+    /// Whether its clock goes on then as if it had never stood still.
+    #[serde(default)]
+    pub advance: bool,
+    /// Whether another machine on the same bridge may have the same Ethernet address.
+    #[serde(default)]
+    pub share_mac: bool,
 }
 
 impl VmmSpec {
@@ -219,6 +225,8 @@ impl VmmSpec {
             ephemeral: false,
             restore: None,
             renewed: false,
+            advance: false,
+            share_mac: false,
         }
     }
 

@@ -9,6 +9,8 @@ use strata_vmm::{
     Client, ConsoleSpec, DiskFormat, Kind, Launcher, NetSpec, NewInstance, Outcome, Runtime, Store, VmmSpec,
 };
 
+#[path = "real/bad.rs"]
+mod bad;
 #[path = "real/transfer.rs"]
 mod transfer;
 

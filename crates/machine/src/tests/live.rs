@@ -148,7 +148,7 @@ fn no_write_of_a_hart_or_a_device_is_missed() {
             let _output = ours.collect();
             let mut resources = resources_of(Some(tier), kernel_placement(&writers().image()), console);
             let (ram, state) = (last.memory().map(RAM).unwrap(), last.state().to_vec());
-            resources.restore = Some(crate::Restore { ram, state, generation: None });
+            resources.restore = Some(crate::Restore { ram, state, generation: None, passed: 0 });
             let m = crate::build(&spec(2), resources).unwrap();
             m.start().unwrap();
             std::thread::sleep(Duration::from_millis(20));

@@ -72,7 +72,7 @@ fn a_machine_begins_in_the_middle_over_a_file_of_memory() {
     let (ours, console) = Console::pair();
     let _output = ours.collect();
     let mut resources = resources_of(None, kernel_placement(&busy(HARTS.into(), 1000).image()), console);
-    resources.restore = Some(Restore { ram: restored, state, generation: None });
+    resources.restore = Some(Restore { ram: restored, state, generation: None, passed: 0 });
     let spec = crate::MachineSpec { deterministic: true, ..spec(HARTS) };
     let m = crate::build(&spec, resources).unwrap();
     assert_eq!(m.count(), Some(COUNT));
@@ -86,6 +86,29 @@ fn a_machine_begins_in_the_middle_over_a_file_of_memory() {
     m.ram().clear();
     m.ram().peek(RAM, &mut now).unwrap();
     assert!(now.iter().all(|b| *b == 0));
+}
+
+/// Time that passes while a machine is a file, for one that is to have counted it.
+#[test]
+fn a_clock_goes_on_as_if_it_had_never_stood_still() {
+    let machine = || kernel(HARTS, &busy(HARTS.into(), 1000).image());
+    let (m, _console) = machine();
+    let state = m.save_state().unwrap();
+    for passed in [0, 3_600_000_000_000, u64::MAX] {
+        let (n, _console) = machine();
+        n.load_state_after(&state, passed).unwrap();
+        assert_eq!(n.clock_at(), m.clock_at().saturating_add(passed));
+        assert_eq!(n.save_state().unwrap() == state, passed == 0);
+    }
+    let state = working(None).save_state().unwrap();
+    let (ours, console) = Console::pair();
+    let mut resources = resources_of(None, kernel_placement(&busy(HARTS.into(), 1000).image()), console);
+    let ram = GuestRam::single(RAM, 16 << 20).unwrap();
+    resources.restore = Some(Restore { ram, state, generation: None, passed: 1 });
+    let spec = crate::MachineSpec { deterministic: true, ..spec(HARTS) };
+    let e = crate::build(&spec, resources).map(|_| ()).unwrap_err().to_string();
+    assert!(e.contains("instructions"), "{e}");
+    drop(ours);
 }
 
 fn goldens() -> PathBuf {

@@ -194,3 +194,45 @@ fn a_list_of_hot_paths_goes_with_the_set_and_is_not_looked_at() {
     link_set(&second, &first).unwrap();
     assert!(!first.join(HOT_PATHS).exists());
 }
+
+/// What a build of another day wrote is named, and not guessed at.
+#[test]
+fn other_versions_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = made(dir.path());
+    let newer = |set: &Path, word: &str| {
+        let e = SetReader::open(set).unwrap_err();
+        assert!(matches!(e, SnapshotError::Newer { .. }), "{e:?}");
+        assert!(e.to_string().contains(word) && !e.to_string().contains('\n'), "{e}");
+    };
+    let text = String::from_utf8(fs::read(to.join(MANIFEST)).unwrap()).unwrap();
+    let resealed = |text: &str| {
+        let (head, sum) = text.split_at(text.rfind("\"digest\": \"").unwrap() + 11);
+        let blank = format!("{head}{}{}", "0".repeat(64), &sum[64..]);
+        let digest = hex(&Sha256::digest(blank.as_bytes()));
+        format!("{head}{digest}{}", &sum[64..])
+    };
+    assert_eq!(resealed(&text), text);
+    for (from, to_, word) in [
+        ("\"format\": 1", "\"format\": 2", "format 2"),
+        ("\"features\": []", "\"features\": [\"folded\"]", "folded"),
+    ] {
+        assert!(text.contains(from));
+        fs::write(to.join(MANIFEST), resealed(&text.replace(from, to_))).unwrap();
+        newer(&to, word);
+    }
+    // A field that a later build added is no reason to refuse.
+    fs::write(
+        to.join(MANIFEST),
+        resealed(&text.replace("\"features\": []", "\"colour\": 1,\n  \"features\": []")),
+    )
+    .unwrap();
+    SetReader::open(&to).unwrap();
+    let memory = fs::read(to.join(MEMORY)).unwrap();
+    for (at, word) in [(8, "version"), (20, "features")] {
+        let mut bytes = memory.clone();
+        bytes[at] += 1;
+        fs::write(to.join(MEMORY), &bytes).unwrap();
+        newer(&to, word);
+    }
+}

@@ -4,16 +4,20 @@
 //!  place     a home, a runtime folder and a work folder that end with the test
 //!  image     the busybox image, pulled once from the real mirror and used again by later runs
 //!  console   a running `strata` as a person sees it: wait for words, type lines, look at the exit code
+//!  network   a network of the test's own      debian    the Debian image of the long runs
 //! ```
 //! Everything is done through the binary, as a user does it.
 #![allow(dead_code, unused_imports, reason = "every test program uses a part of this")]
 
 mod console;
+pub mod debian;
 mod image;
+mod network;
 mod place;
 
 pub use console::Console;
 pub use image::{busybox, mirror_or_strata};
+pub use network::OwnNetwork;
 pub use place::{Done, Place};
 
 use std::path::Path;

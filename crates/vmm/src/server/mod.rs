@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use strata_snapshot::FlowRef;
 
 pub(crate) use connection::Connection;
 use saving::Bases;
@@ -65,6 +66,8 @@ struct Progress {
     stopped_by: Option<String>,
     /// It was saved, and ends for that.
     suspended: bool,
+    /// When it was stopped last to be saved, in nanoseconds since 1970, and the connections that were open then.
+    stood: Option<(u64, Vec<FlowRef>)>,
     connections: Vec<Entry>,
     subscribers: Vec<(u64, Sender)>,
     next: u64,
@@ -160,6 +163,8 @@ impl Shared {
             since: self.since,
             uptime: self.begun.elapsed().as_secs(),
             net: self.spec.net.clone(),
+            mac: self.spec.mac,
+            resets: self.machine.resets() as u64,
             console: self.spec.console.clone(),
             console_clients: self.hub.clients(),
             foreground: self.spec.foreground,

@@ -8,6 +8,7 @@
 
 use super::Shared;
 use crate::InstanceRecord;
+use crate::convert::now_ns;
 use crate::exit::{Error, Kind, Result};
 use crate::instances::layers::{fold, fold_disk, guard_of};
 use crate::instances::saved::{SAVED, WRITING, read_record, write_record};
@@ -209,6 +210,8 @@ fn begin(shared: &Shared, dir: &Path, writer: &mut SetWriter, old: &InstanceReco
 fn still(shared: &Shared) -> Result<()> {
     let refused = |why: &str| Error::new(Kind::Refused, format!("{}.", why.trim_end_matches('.')));
     shared.machine.pause().map_err(|e| refused(&e))?;
+    let stood = (now_ns(), shared.machine.open_flows());
+    shared.lock().stood = Some(stood);
     match shared.machine.phase() {
         "paused" => shared.machine.flush(),
         phase => Err(refused(&format!("The machine is {phase}: it cannot be saved"))),
@@ -237,5 +240,8 @@ fn manifest(shared: &Shared, id: String, record: &InstanceRecord) -> Manifest {
     let mut manifest = Manifest::new(id, machine, json!(record));
     manifest.created = crate::now();
     manifest.parent = record.at.clone();
+    if let Some((stood, flows)) = shared.lock().stood.clone() {
+        (manifest.stood, manifest.flows) = (Some(stood), flows);
+    }
     manifest
 }
