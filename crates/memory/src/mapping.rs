@@ -2,7 +2,7 @@
 
 use crate::MemoryError;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 
@@ -110,6 +110,15 @@ impl Mapping {
             }
         };
         at.map(|_| ())
+    }
+
+    /// Maps `len` bytes from `offset` on for reading, as if each page had been read; whether that was done.
+    pub(crate) fn read_ahead(&self, offset: usize, len: usize) -> bool {
+        if len == 0 || offset >= self.len || len > self.len - offset {
+            return false;
+        }
+        // SAFETY: the range lies in the mapping, and the call changes no byte of it.
+        unsafe { madvise(self.at(offset).cast(), len, Advice::LinuxPopulateRead) }.is_ok()
     }
 
     /// Host address of byte `offset`, which must lie in the mapping.

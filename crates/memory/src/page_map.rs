@@ -10,6 +10,7 @@
 
 use crate::PageSet;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use zerocopy::FromZeros;
 
 /// Whether a page's content is there and where it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +49,19 @@ pub struct PageMap {
     epoch: AtomicU32,
 }
 
+/// So many zeroes, none of which takes memory before it is touched.
+fn untouched(count: usize) -> Box<[AtomicU32]> {
+    // Refused only beyond the address space; slowly then, as the host likes.
+    FromZeros::new_box_zeroed_with_elems(count)
+        .unwrap_or_else(|_| std::iter::repeat_with(AtomicU32::default).take(count).collect())
+}
+
 impl PageMap {
     pub(crate) fn new(pages: usize, presence: Presence) -> PageMap {
         let first = presence as u8;
         PageMap {
             presence: std::iter::repeat_with(|| AtomicU8::new(first)).take(pages).collect(),
-            dirty: std::iter::repeat_with(|| AtomicU32::new(0)).take(pages).collect(),
+            dirty: untouched(pages),
             epoch: AtomicU32::new(FIRST_EPOCH),
         }
     }
@@ -76,6 +84,13 @@ impl PageMap {
     pub fn set_presence(&self, page: usize, to: Presence) {
         if let Some(p) = self.presence.get(page) {
             let _ = p.fetch_update(SeqCst, Relaxed, |was| Some(to as u8 | was & !PRESENCE));
+        }
+    }
+
+    /// Changes the presence of many pages at once, while nobody else has the map.
+    pub fn set_presences(&self, pages: std::ops::Range<usize>, to: Presence) {
+        for p in self.presence.get(pages).unwrap_or_default() {
+            p.store(to as u8 | p.load(Relaxed) & !PRESENCE, Relaxed);
         }
     }
 

@@ -72,6 +72,22 @@ impl Region {
         &self.backing
     }
 
+    /// Where it is in this process: host addresses, as numbers.
+    pub fn host_range(&self) -> std::ops::Range<usize> {
+        let start = self.mapping.at(0) as usize;
+        start..start + self.len as usize
+    }
+
+    /// Has the host bring pages in before they are touched, `count` from index `first` on; whether it did. Nothing that
+    /// can be seen changes.
+    pub fn read_ahead(&self, first: usize, count: usize) -> bool {
+        let page = PAGE as usize;
+        first
+            .checked_mul(page)
+            .zip(count.checked_mul(page))
+            .is_some_and(|(at, len)| self.mapping.read_ahead(at, len))
+    }
+
     /// State of the region's pages.
     pub fn pages(&self) -> &PageMap {
         &self.map

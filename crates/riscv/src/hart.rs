@@ -36,7 +36,8 @@ impl Hart {
         clock: Arc<dyn Clock>,
         tier: Option<Box<dyn Tier>>,
     ) -> Hart {
-        let mut hart = Hart { core: Core::new(config, ram, bus, clock), cache: BlockCache::new(), tier };
+        let mut hart =
+            Hart { core: Core::new(config, ram, bus, clock), cache: BlockCache::new(tier.is_some()), tier };
         if hart.tier.is_some() {
             hart.core.quantum = TIER_QUANTUM;
         }

@@ -12,9 +12,9 @@
 use crate::code_memory::CodeMemory;
 use crate::list::List;
 use crate::patience::Patience;
+use crate::shards::Shards;
 use crate::sites::{SiteSpan, Sites};
 use crate::unit::{Exit, JUMPS, Jump, NONE, NewExit, Page, Site, Span, Unit};
-use std::collections::HashMap;
 
 /// Contexts that are translated: user, supervisor with and without SUM, machine.
 pub(crate) const CONTEXTS: usize = 4;
@@ -37,9 +37,10 @@ pub(crate) struct Cache {
     /// Each unit's pages together.
     pages: List<OnPage>,
     /// The first of `pages` that are this guest physical one.
-    by_page: HashMap<u64, u32>,
+    by_page: Shards<u64, u32>,
     buckets: Box<[u32]>,
-    jumps: [Box<[Jump]>; CONTEXTS],
+    /// Made when the first code of a context is about to run.
+    jumps: [Option<Box<[Jump]>>; CONTEXTS],
 }
 
 fn bucket(pc: u64, context: u8) -> usize {
@@ -48,16 +49,16 @@ fn bucket(pc: u64, context: u8) -> usize {
 }
 
 impl Cache {
-    /// Empty, with room for units on so many pages: it does not grow while a guest waits.
-    pub fn new(pages: usize) -> Cache {
+    /// Empty.
+    pub fn new() -> Cache {
         Cache {
             units: List::new(),
             exits: List::new(),
             sites: Sites::default(),
             pages: List::new(),
-            by_page: HashMap::with_capacity(pages),
+            by_page: Shards::new(),
             buckets: vec![NONE; BUCKETS].into(),
-            jumps: std::array::from_fn(|_| vec![NOWHERE; JUMPS.places()].into()),
+            jumps: [const { None }; CONTEXTS],
         }
     }
 
@@ -69,7 +70,7 @@ impl Cache {
         self.sites.clear();
         self.pages.clear();
         self.buckets.fill(NONE);
-        self.jumps.iter_mut().for_each(|j| j.fill(NOWHERE));
+        self.jumps.iter_mut().flatten().for_each(|j| j.fill(NOWHERE));
         self.by_page.clear();
     }
 
@@ -95,27 +96,32 @@ impl Cache {
     }
 
     /// Address of the jump cache of `context`, for emitted code.
-    pub fn jumps(&self, context: u8) -> u64 {
-        self.jumps[usize::from(context)].as_ptr() as u64
+    pub fn jumps(&mut self, context: u8) -> u64 {
+        self.jumps_of(context).as_ptr() as u64
+    }
+
+    fn jumps_of(&mut self, context: u8) -> &mut [Jump] {
+        self.jumps[usize::from(context)].get_or_insert_with(|| vec![NOWHERE; JUMPS.places()].into())
     }
 
     /// The guarded entry remembered for `pc`.
     pub fn at_hand(&self, context: u8, pc: u64) -> Option<u64> {
-        let jump = self.jumps[usize::from(context)][JUMPS.place(pc)];
+        let jump = self.jumps[usize::from(context)].as_ref()?[JUMPS.place(pc)];
         (jump.pc == pc).then_some(jump.code)
     }
 
     /// Remembers the unit for jumps to its address.
     pub fn remember(&mut self, unit: u32) {
-        let u = &self.units[unit as usize];
-        self.jumps[usize::from(u.context)][JUMPS.place(u.pc)] = Jump { pc: u.pc, code: u.guarded };
+        let Unit { pc, context, guarded, .. } = self.units[unit as usize];
+        self.jumps_of(context)[JUMPS.place(pc)] = Jump { pc, code: guarded };
     }
 
     /// Forgets the unit for jumps to its address.
     pub fn forget(&mut self, unit: u32) {
-        let u = &self.units[unit as usize];
-        let place = &mut self.jumps[usize::from(u.context)][JUMPS.place(u.pc)];
-        if place.pc == u.pc && place.code == u.guarded {
+        let Unit { pc, context, guarded, .. } = self.units[unit as usize];
+        let Some(jumps) = &mut self.jumps[usize::from(context)] else { return };
+        let place = &mut jumps[JUMPS.place(pc)];
+        if place.pc == pc && place.code == guarded {
             *place = NOWHERE;
         }
     }
@@ -139,7 +145,7 @@ impl Cache {
         unit.chain = std::mem::replace(head, n);
         unit.pages = Span { start: self.pages.len() as u32, len: pages.len() as u32 };
         for page in pages {
-            let first = self.by_page.entry(page.pa).or_insert(NONE);
+            let first = self.by_page.or_insert_with(page.pa, || NONE);
             let next = std::mem::replace(first, self.pages.len() as u32);
             self.pages.push(OnPage { page: *page, unit: n, next });
         }

@@ -32,6 +32,7 @@ mod layout;
 mod list;
 mod patience;
 mod registers;
+mod shards;
 mod sites;
 mod trace;
 mod trampolines;

@@ -20,6 +20,7 @@ use crate::features::Features;
 use crate::figures::FIGURES;
 use crate::layout::Word;
 use crate::patience::Patience;
+use crate::shards::Shards;
 use crate::trace::{Progress, Recording};
 use crate::trampolines::Trampolines;
 use crate::unit::{Leave, Page, UnitPage};
@@ -55,7 +56,7 @@ pub(crate) struct Translator {
     asm: Asm,
     cache: Cache,
     /// Number of a translation of a page: (va, pa, mode).
-    ids: HashMap<(u64, u64, u8), u32>,
+    ids: Shards<(u64, u64, u8), u32>,
     next_id: u32,
     heat: Box<[u8]>,
     recording: Option<Recording>,
@@ -111,8 +112,8 @@ impl Translator {
             shared_code,
             features,
             asm,
-            cache: Cache::new(MAX_IDS),
-            ids: HashMap::with_capacity(MAX_IDS),
+            cache: Cache::new(),
+            ids: Shards::new(),
             next_id: 1,
             heat: vec![0; HEAT].into(),
             recording: None,
@@ -139,7 +140,7 @@ impl Translator {
     fn intern(&mut self, core: &mut Core, va: u64, pa: u64) -> u32 {
         let mode = core.privilege;
         let next = &mut self.next_id;
-        let id = *self.ids.entry((va, pa, mode as u8)).or_insert_with(|| {
+        let id = *self.ids.or_insert_with((va, pa, mode as u8), || {
             let id = *next;
             *next = next.wrapping_add(1).max(1);
             id

@@ -24,6 +24,7 @@ use crate::mmu::FetchPage;
 use crate::trap::{Cause, Exit};
 use strata_isa::ops::Width;
 use strata_isa::{Insn, Op, Operand, decode_with};
+use zerocopy::FromZeros;
 
 /// Longest block. With 4 bytes each, an offset within a block plus an instruction's length fits the `u8` of
 /// [`Insn::len`].
@@ -32,12 +33,16 @@ pub(crate) const MAX_INSNS: usize = 60;
 const SLOTS: usize = 1 << 15;
 /// Blocks known by physical address: a kernel's boot touches some tens of thousands.
 const KNOWN: usize = 1 << 16;
+/// Likewise beside a second tier, which has all that runs often: a quarter, for a machine's own memory stays small.
+const KNOWN_COLD: usize = KNOWN / 4;
 /// Instructions kept before everything is dropped: blocks that lost their place in `known` pile up. 4 MiB a hart, so that
 /// a machine's own memory stays small; decoding all of it anew takes some 6 ms, once in a long while.
 const MAX_CODE: usize = 1 << 18;
+/// Likewise beside a second tier.
+const MAX_CODE_COLD: usize = MAX_CODE / 4;
 
 /// A block: a range of the code, and its bytes in guest memory.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, FromZeros)]
 pub(crate) struct Block {
     start: u32,
     len: u16,
@@ -45,17 +50,17 @@ pub(crate) struct Block {
     pub size: u16,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromZeros)]
 struct Slot {
     pc: u64,
     stamp: u64,
     block: Block,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromZeros)]
 struct Known {
-    /// Physical address of the first instruction; odd if there is none.
-    pa: u64,
+    /// Physical address of the first instruction and 1; 0 if there is none.
+    key: u64,
     generation: u64,
     block: Block,
 }
@@ -63,7 +68,10 @@ struct Known {
 /// See the module.
 pub(crate) struct BlockCache {
     slots: Box<[Slot; SLOTS]>,
+    /// A power of two.
     known: Box<[Known]>,
+    /// Instructions that may be kept.
+    max_code: usize,
     /// The first place is [`BlockCache::alone`]'s.
     code: Vec<Insn>,
 }
@@ -71,30 +79,33 @@ pub(crate) struct BlockCache {
 /// No stamp of the fetch TLB is 0.
 const NO_SLOT: Slot = Slot { pc: 0, stamp: 0, block: Block { start: 0, len: 0, size: 0 } };
 const NOTHING: Insn = Insn { op: Op::Addi, rd: 32, rs1: 0, rs2: 0, rs3: 0, rm: 0, len: 4, imm: 0, raw: 0x13 };
-const UNKNOWN: Known = Known { pa: 1, generation: 0, block: Block { start: 0, len: 0, size: 0 } };
+const UNKNOWN: Known = Known { key: 0, generation: 0, block: Block { start: 0, len: 0, size: 0 } };
 
 #[inline(always)]
 fn slot_index(pc: u64) -> usize {
     ((pc >> 1) ^ (pc >> 13)) as usize & (SLOTS - 1)
 }
 
-fn known_index(pa: u64) -> usize {
-    ((pa >> 1) ^ (pa >> 17)) as usize & (KNOWN - 1)
-}
-
 /// Reserved at once, touched as it fills: growing by doubling would hold twice the memory for a moment.
-fn room_for_code() -> Vec<Insn> {
-    let mut code = Vec::with_capacity(MAX_CODE + MAX_INSNS);
+fn room_for_code(max: usize) -> Vec<Insn> {
+    let mut code = Vec::with_capacity(max + MAX_INSNS);
     code.push(NOTHING);
     code
 }
 
 impl BlockCache {
-    /// Empty.
-    pub fn new() -> BlockCache {
-        let slots = vec![NO_SLOT; SLOTS].into_boxed_slice();
-        let slots = slots.try_into().unwrap_or_else(|_| Box::new([NO_SLOT; SLOTS]));
-        BlockCache { slots, known: vec![UNKNOWN; KNOWN].into(), code: room_for_code() }
+    /// Empty; for what is `cold` if a second tier runs the rest.
+    pub fn new(cold: bool) -> BlockCache {
+        let (known, max_code) = if cold { (KNOWN_COLD, MAX_CODE_COLD) } else { (KNOWN, MAX_CODE) };
+        // Zeroes of the host's, which take no memory before they are touched: most machines run little by this.
+        let slots = <[Slot; SLOTS]>::new_box_zeroed().unwrap_or_else(|_| Box::new([NO_SLOT; SLOTS]));
+        let known =
+            <[Known]>::new_box_zeroed_with_elems(known).unwrap_or_else(|_| vec![UNKNOWN; known].into());
+        BlockCache { slots, known, max_code, code: room_for_code(max_code) }
+    }
+
+    fn known_index(&self, pa: u64) -> usize {
+        ((pa >> 1) ^ (pa >> 17)) as usize & (self.known.len() - 1)
     }
 
     /// The instructions of `block`.
@@ -121,8 +132,9 @@ impl BlockCache {
             return self.alone(core);
         }
         let pa = pa | pc & 0xfff;
-        let known = self.known[known_index(pa)];
-        let block = if known.pa == pa
+        let place = self.known_index(pa);
+        let known = self.known[place];
+        let block = if known.key == pa | 1
             && (known.generation == core.code_generation || same_bytes(self.code(known.block), pc, page))
         {
             known.block
@@ -132,7 +144,7 @@ impl BlockCache {
                 None => return self.alone(core),
             }
         };
-        self.known[known_index(pa)] = Known { pa, generation: core.code_generation, block };
+        self.known[place] = Known { key: pa | 1, generation: core.code_generation, block };
         self.slots[slot_index(pc)] = Slot { pc, stamp: core.mmu.fetch.stamp(), block };
         Ok(block)
     }
@@ -168,7 +180,7 @@ impl BlockCache {
 
     /// Decodes from `pc` on; `None` if not even one instruction fits.
     fn build(&mut self, core: &Core, pc: u64, page: HostPage) -> Option<Block> {
-        if self.code.len() > MAX_CODE {
+        if self.code.len() > self.max_code {
             self.code.truncate(1);
             self.known.fill(UNKNOWN);
             self.slots.fill(NO_SLOT);

@@ -131,7 +131,7 @@ fn a_word_of_code_is_fetched_in_one_piece() {
     while word(&m.ram, BASE) as u32 == one {
         std::thread::yield_now();
     }
-    let (core, mut cache) = (m.core(), BlockCache::new());
+    let (core, mut cache) = (m.core(), BlockCache::new(false));
     let mut torn = None;
     for n in 0..500_000 {
         let block = if n % 16 == 0 {

@@ -106,8 +106,8 @@ impl Layer {
         let ram = GuestRam::new(vec![RegionSpec { gpa, len: self.info.pages * PAGE, backing }])?;
         for region in ram.regions() {
             for run in self.runs.iter().filter(|r| r.kind == RunKind::Zero) {
-                (run.first..run.first + run.pages)
-                    .for_each(|p| region.pages().set_presence(p as usize, Presence::Zero));
+                let pages = run.first as usize..(run.first + run.pages) as usize;
+                region.pages().set_presences(pages, Presence::Zero);
             }
         }
         Ok(ram)
