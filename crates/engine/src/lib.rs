@@ -25,7 +25,7 @@ pub use clock::{Clock, Entropy, GuestClock, ManualClock, SeededEntropy};
 pub use counted::CountedClock;
 pub use irq::{IrqLine, IrqSink};
 pub use shared::{Mail, VcpuShared};
-pub use vcpu::{Entry, Privilege, Stop, Vcpu};
+pub use vcpu::{Counted, Entry, FirmwareCalls, Privilege, Stop, Vcpu};
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,9 @@
 //!   WFI and while the machine is paused, so that whoever waits for it never waits for an unpause;
 //! - **kick**: [`crate::Vcpu::run`] returns as soon as it can.
 //!
+//! A vCPU that does not look at the word while it executes (hardware runs it) gives an **alarm**, which is raised after
+//! the word was set and makes it look.
+//!
 //! Nothing here is guest-visible state by itself: pins are derived by the devices' `settle()`.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
@@ -46,8 +49,12 @@ struct Post {
     asleep: bool,
 }
 
+/// Makes a vCPU look at its attention word; called from any thread.
+type Alarm = Box<dyn Fn() + Send + Sync>;
+
 /// The part of a vCPU that others share.
 pub struct VcpuShared {
+    alarm: Option<Alarm>,
     attention: AtomicBool,
     pins: AtomicU64,
     latched: AtomicU64,
@@ -62,6 +69,7 @@ pub struct VcpuShared {
 impl Default for VcpuShared {
     fn default() -> Self {
         VcpuShared {
+            alarm: None,
             attention: AtomicBool::new(false),
             pins: AtomicU64::new(0),
             latched: AtomicU64::new(0),
@@ -76,6 +84,11 @@ impl Default for VcpuShared {
 }
 
 impl VcpuShared {
+    /// One whose vCPU must be interrupted to look: `alarm` does that, wherever the vCPU is.
+    pub fn with_alarm(alarm: impl Fn() + Send + Sync + 'static) -> VcpuShared {
+        VcpuShared { alarm: Some(Box::new(alarm)), ..VcpuShared::default() }
+    }
+
     fn post(&self) -> MutexGuard<'_, Post> {
         self.post.lock().unwrap_or_else(|e| e.into_inner())
     }
@@ -87,6 +100,8 @@ impl VcpuShared {
         let asleep = self.post().asleep;
         if asleep {
             self.wake.notify_all();
+        } else if let Some(alarm) = &self.alarm {
+            alarm();
         }
     }
 

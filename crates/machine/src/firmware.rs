@@ -21,7 +21,9 @@ pub(crate) fn answer(cpus: &Cpus, hart: usize, vcpu: &SharedVcpu, args: [u64; 8]
     let mut host = Host { cpus, hart, vcpu };
     match sbi::call(&mut host, args) {
         Answer::Return(error, value) => {
-            lock(vcpu).finish_call(error as u64, value);
+            if let Some(caller) = lock(vcpu).firmware_calls() {
+                caller.finish_call(error as u64, value);
+            }
             true
         }
         Answer::NoReturn => cpus.harts.status(hart) != HartStatus::Started,
@@ -61,7 +63,9 @@ impl SbiHost for Host<'_> {
         }
     }
     fn set_timer(&mut self, at: u64) {
-        lock(self.vcpu).set_guest_timer(at);
+        if let Some(caller) = lock(self.vcpu).firmware_calls() {
+            caller.set_guest_timer(at);
+        }
     }
     fn send_ipi(&mut self, hart: u64) {
         if let Some(s) = self.cpus.shared.get(hart as usize) {

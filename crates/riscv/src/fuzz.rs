@@ -2,7 +2,7 @@
 
 use crate::{Hart, HartConfig};
 use std::sync::Arc;
-use strata_engine::{Entry, ManualClock, NoBus, Privilege, Stop, Vcpu};
+use strata_engine::{Counted, Entry, FirmwareCalls, ManualClock, NoBus, Privilege, Stop, Vcpu};
 use strata_memory::GuestRam;
 use strata_state::{Part, Stateful};
 

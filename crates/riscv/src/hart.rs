@@ -10,7 +10,7 @@ use crate::trap::Privilege;
 use std::fmt::Write;
 use std::sync::Arc;
 use strata_engine::hot::{HotPath, HotPaths};
-use strata_engine::{Bus, Clock, Entry, Stop, Vcpu, VcpuShared};
+use strata_engine::{Bus, Clock, Counted, Entry, FirmwareCalls, Stop, Vcpu, VcpuShared};
 use strata_memory::GuestRam;
 use strata_state::{StateError, Stateful};
 
@@ -85,16 +85,6 @@ impl Vcpu for Hart {
     fn run(&mut self) -> Stop {
         run(&mut self.core, &mut self.cache, self.tier.as_deref_mut())
     }
-    fn run_for(&mut self, insns: u64) -> Stop {
-        // Traps do not count.
-        self.core.limit = self.core.retired.saturating_add(insns);
-        let stop = self.run();
-        self.core.limit = u64::MAX;
-        stop
-    }
-    fn wakes_at(&self) -> u64 {
-        wakes_at(&self.core)
-    }
     fn shared(&self) -> &Arc<VcpuShared> {
         &self.core.shared
     }
@@ -112,15 +102,14 @@ impl Vcpu for Hart {
         self.set_state(s);
         self.settle();
     }
-    fn finish_call(&mut self, error: u64, value: u64) {
-        (self.core.x[10], self.core.x[11]) = (error, value);
-    }
-    fn set_guest_timer(&mut self, at: u64) {
-        self.core.csr.stimecmp = at;
-        self.core.poll_soon();
-    }
     fn retired(&self) -> u64 {
         self.core.retired
+    }
+    fn counted(&mut self) -> Option<&mut dyn Counted> {
+        Some(self)
+    }
+    fn firmware_calls(&mut self) -> Option<&mut dyn FirmwareCalls> {
+        Some(self)
     }
     fn describe_registers(&self) -> String {
         self.core.describe()
@@ -132,6 +121,29 @@ impl Vcpu for Hart {
         if let Some(tier) = &mut self.tier {
             tier.warm(paths);
         }
+    }
+}
+
+impl Counted for Hart {
+    fn run_for(&mut self, insns: u64) -> Stop {
+        // Traps do not count.
+        self.core.limit = self.core.retired.saturating_add(insns);
+        let stop = self.run();
+        self.core.limit = u64::MAX;
+        stop
+    }
+    fn wakes_at(&self) -> u64 {
+        wakes_at(&self.core)
+    }
+}
+
+impl FirmwareCalls for Hart {
+    fn finish_call(&mut self, error: u64, value: u64) {
+        (self.core.x[10], self.core.x[11]) = (error, value);
+    }
+    fn set_guest_timer(&mut self, at: u64) {
+        self.core.csr.stimecmp = at;
+        self.core.poll_soon();
     }
 }
 

@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result};
 use std::sync::Arc;
-use strata_engine::{Entry, GuestClock, NoBus, Privilege, Vcpu};
+use strata_engine::{Counted, Entry, GuestClock, NoBus, Privilege, Vcpu};
 use strata_isa::random::SplitMix64;
 use strata_isa::{Insn, Op, encode};
 use strata_memory::GuestRam;

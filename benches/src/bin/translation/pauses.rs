@@ -4,7 +4,7 @@ use crate::guests::{BASE, DATA, Guest, chain, insn, load};
 use anyhow::Result;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
-use strata_engine::{Mail, Vcpu};
+use strata_engine::{Counted, Mail, Vcpu};
 use strata_isa::Op;
 use strata_state::Stateful;
 use strata_translator::Options;

@@ -196,7 +196,10 @@ impl Deterministic {
                 let mut vcpu = lock(vcpu);
                 let before = vcpu.retired();
                 clock.follow(before);
-                let stop = vcpu.run_for(insns);
+                let stop = match vcpu.counted() {
+                    Some(counted) => counted.run_for(insns),
+                    None => Stop::Stuck("this engine cannot stop at a count of instructions".into()),
+                };
                 clock.at(vcpu.retired());
                 (stop, vcpu.retired().wrapping_sub(before))
             };
@@ -261,7 +264,7 @@ impl Deterministic {
         let alive =
             |h: &usize| self.cpus.harts.status(*h) == HartStatus::Started && !self.cpus.harts.is_stuck(*h);
         let timers = (0..self.vcpus.len()).filter(alive).filter_map(|h| self.vcpus.get(h));
-        timers.map(|v| lock(v).wakes_at()).min().unwrap_or(u64::MAX)
+        timers.filter_map(|v| Some(lock(v).counted()?.wakes_at())).min().unwrap_or(u64::MAX)
     }
 
     /// Waits until a device has something from the host, or for `at_most`. Gives the time that it is then: a quantum's

@@ -1,6 +1,6 @@
 use super::fixture::*;
 use proptest::prelude::*;
-use strata_engine::{Stop, Vcpu};
+use strata_engine::{Counted, FirmwareCalls, Stop, Vcpu};
 use strata_isa::Extensions;
 use strata_isa::random::{Filter, SplitMix64, random_insn};
 use strata_state::Stateful;

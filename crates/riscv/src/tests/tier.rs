@@ -5,7 +5,7 @@ use crate::tier::{Core, Ran, Tier};
 use crate::{Hart, HartConfig};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use strata_engine::{Entry, ManualClock, NoBus, Privilege, Stop, Vcpu};
+use strata_engine::{Counted, Entry, ManualClock, NoBus, Privilege, Stop, Vcpu};
 use strata_isa::Op;
 use strata_isa::ops::Width;
 use strata_isa::sem::execute;

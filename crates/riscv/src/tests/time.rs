@@ -4,7 +4,7 @@ use crate::trap::{INTERRUPT, irq};
 use crate::{Hart, HartConfig};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use strata_engine::{Clock, CountedClock, Entry, Mail, NoBus, Privilege, Stop, Vcpu};
+use strata_engine::{Clock, Counted, CountedClock, Entry, FirmwareCalls, Mail, NoBus, Privilege, Stop, Vcpu};
 use strata_isa::Op;
 use strata_memory::GuestRam;
 use strata_state::Stateful;

@@ -1,7 +1,7 @@
 use super::fixture::*;
 use crate::csr::status;
 use crate::trap::{INTERRUPT, Privilege, irq};
-use strata_engine::{Stop, Vcpu};
+use strata_engine::{FirmwareCalls, Stop, Vcpu};
 use strata_isa::Op;
 
 const HANDLER: u64 = BASE + 0x1000;

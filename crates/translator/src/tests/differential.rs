@@ -3,7 +3,7 @@
 use super::fixture::*;
 use super::program::{self, Maker, POINTERS, RESERVED};
 use crate::Options;
-use strata_engine::Vcpu;
+use strata_engine::Counted;
 use strata_isa::random::{Filter, SplitMix64};
 use strata_isa::{Effect, Extensions};
 use strata_state::Stateful;

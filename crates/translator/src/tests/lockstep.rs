@@ -4,7 +4,7 @@ use super::fixture::*;
 use crate::Options;
 use std::sync::Arc;
 use strata_engine::hot::HotPaths;
-use strata_engine::{Clock, CountedClock, Entry, NoBus, Privilege, Stop, Vcpu};
+use strata_engine::{Clock, Counted, CountedClock, Entry, NoBus, Privilege, Stop, Vcpu};
 use strata_memory::GuestRam;
 use strata_riscv::{Hart, HartConfig, HartState};
 use strata_state::Stateful;
