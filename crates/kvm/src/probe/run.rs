@@ -1,7 +1,7 @@
 //! Builds the guest's machine, times it, and stays within the bound.
 
-use crate::guest::{self, COUNT, EXITS, MEMORY, PORT, SUM, TURN_INSNS, TURN_SUM};
-use crate::{BOUND, BUILD, KernelSpeed, RUN, Report, Unusable};
+use super::guest::{self, COUNT, EXITS, MEMORY, PORT, SUM, TURN_INSNS, TURN_SUM};
+use super::{BOUND, BUILD, KernelSpeed, RUN, Report, Unusable};
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use std::os::fd::AsRawFd;
