@@ -5,12 +5,15 @@
 //!   qemu.rs    runs of the other engine
 //!   soft.rs    runs of our own: one hart on almost nothing, or a whole machine
 //!   guest.rs   builds the bare-metal programs of `guests/`
+//!   conformance/  the same scenarios on every engine
 //!   diff/      the differential test: programs whose every instruction is logged, on both engines
 //! ```
 //! Nothing here is part of the product; the product is what is being tested.
 
 #![forbid(unsafe_code)]
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod conformance;
 pub mod diff;
 pub mod guest;
 pub mod qemu;

@@ -55,7 +55,7 @@ pub fn install() -> Result<Tools, String> {
     let dir = target().join("tools");
     let bin = dir.join("bin");
     fs::create_dir_all(&bin).map_err(|e| format!("cannot make {}: {e}", bin.display()))?;
-    packages()?;
+    packages(PACKAGES)?;
     qemu(&dir, &bin)?;
     Ok(Tools { bin })
 }
@@ -65,8 +65,9 @@ fn there(program: &str) -> bool {
     std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).any(|d| d.join(program).is_file())
 }
 
-fn packages() -> Result<(), String> {
-    let missing: Vec<_> = PACKAGES.iter().filter(|(_, program)| !there(program)).map(|(p, _)| *p).collect();
+/// Installs those of `wanted` (package, and a program that tells whether it is there) that are missing.
+pub fn packages(wanted: &[(&str, &str)]) -> Result<(), String> {
+    let missing: Vec<_> = wanted.iter().filter(|(_, program)| !there(program)).map(|(p, _)| *p).collect();
     if missing.is_empty() {
         return Ok(());
     }
