@@ -3,7 +3,7 @@
 //! ```text
 //!  this host    qemu-system-x86_64, TCG, a processor with SVM and nested paging
 //!   └─ Debian's kernel with kvm-amd, an initramfs of busybox and the tests
-//!       └─ the tests' guests, on /dev/kvm
+//!       └─ the tests' guests, among them that kernel again, on /dev/kvm
 //! ```
 //! So they run the same on a machine without hardware virtualization, and no scenario may be skipped there. The last line
 //! is "kvm: N scenarios passed, M skipped".
@@ -34,7 +34,7 @@ pub fn test(tools: &Tools) -> Result<(), String> {
     let kernel = kernel(&dir)?;
     let root = dir.join("root");
     let _ = fs::remove_dir_all(&root);
-    for d in ["bin", "dev", "proc", "sys", "tmp", "modules"] {
+    for d in ["bin", "dev", "guest", "modules", "proc", "sys", "tmp"] {
         make(&root.join(d))?;
     }
     put(Path::new("/bin/busybox"), &root.join("bin/busybox"))?;
@@ -43,13 +43,38 @@ pub fn test(tools: &Tools) -> Result<(), String> {
         unpack(&from, &root.join(format!("modules/{n}-{module}.ko")))?;
     }
     programs(tools, &root)?;
-    write(&root.join("init"), INIT)?;
-    command(Command::new("chmod").arg("755").arg(root.join("init")))?;
+    put(&kernel, &root.join("guest/vmlinuz"))?;
+    guest(&dir.join("guest"), &root.join("guest/initrd.gz"))?;
     let archive = dir.join("initramfs.gz");
-    let pack = "find . | busybox cpio -o -H newc 2>/dev/null | gzip -1 > \"$0\"";
-    command(Command::new("sh").args(["-c", pack]).arg(&archive).current_dir(&root))?;
+    pack(&root, INIT, &archive)?;
     run(&kernel, &archive)
 }
+
+/// The initrd of the Linux that runs as a guest inside: it says how many processors it has, and powers off.
+fn guest(root: &Path, archive: &Path) -> Result<(), String> {
+    let _ = fs::remove_dir_all(root);
+    for d in ["bin", "dev", "proc"] {
+        make(&root.join(d))?;
+    }
+    put(Path::new("/bin/busybox"), &root.join("bin/busybox"))?;
+    pack(root, GUEST_INIT, archive)
+}
+
+/// Packs `root` with `init` as an initramfs.
+fn pack(root: &Path, init: &str, archive: &Path) -> Result<(), String> {
+    write(&root.join("init"), init)?;
+    command(Command::new("chmod").arg("755").arg(root.join("init")))?;
+    let pack = "find . | busybox cpio -o -H newc 2>/dev/null | gzip -1 > \"$0\"";
+    command(Command::new("sh").args(["-c", pack]).arg(archive).current_dir(root))
+}
+
+const GUEST_INIT: &str = "#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+echo guest is up with $(grep -c ^processor /proc/cpuinfo) processors
+poweroff -f
+";
 
 /// Inserts the modules, runs the tests one after the other, and tells the worst of their ends.
 const INIT: &str = "#!/bin/busybox sh
@@ -63,6 +88,7 @@ export RUST_BACKTRACE=1 PATH=/bin
 worst=0
 unit --test-threads=1 || worst=$?
 conformance run /program all || worst=$?
+linux /guest/vmlinuz /guest/initrd.gz || worst=$?
 echo \"test-kvm ended with $worst\"
 poweroff -f
 ";
@@ -146,7 +172,7 @@ fn unpack(from: &Path, to: &Path) -> Result<(), String> {
 /// Builds the tests, and puts them and the libraries that they need into `root`.
 fn programs(tools: &Tools, root: &Path) -> Result<(), String> {
     let cargo = || crate::run::cargo(tools);
-    command(cargo().args(["build", "-p", "strata-e2e", "--bin", "conformance"]))?;
+    command(cargo().args(["build", "-p", "strata-e2e", "--bins"]))?;
     let conformance = target().join("debug/conformance");
     command(Command::new(&conformance).arg("build").arg(root.join("program")))?;
     let built = cargo()
@@ -159,7 +185,9 @@ fn programs(tools: &Tools, root: &Path) -> Result<(), String> {
     let unit =
         text.lines().filter_map(|l| l.split("\"executable\":\"").nth(1)?.split('"').next()).next_back();
     let unit = unit.ok_or("cargo built no tests of strata-kvm")?;
-    for (from, name) in [(conformance.as_path(), "conformance"), (Path::new(unit), "unit")] {
+    let linux = target().join("debug/linux");
+    let all = [(conformance.as_path(), "conformance"), (Path::new(unit), "unit"), (linux.as_path(), "linux")];
+    for (from, name) in all {
         let to = root.join("bin").join(name);
         put(from, &to)?;
         command(Command::new("strip").arg("-g").arg(&to))?;
@@ -175,7 +203,7 @@ fn programs(tools: &Tools, root: &Path) -> Result<(), String> {
 /// Starts the host, and shows what it prints, until it is off.
 fn run(kernel: &Path, initramfs: &Path) -> Result<(), String> {
     let mut c = Command::new("qemu-system-x86_64");
-    c.args(["-accel", "tcg", "-cpu", "max,+svm,+npt", "-smp", "2", "-m", "1G"]);
+    c.args(["-accel", "tcg", "-cpu", "max,+svm,+npt", "-smp", "2", "-m", "2G"]);
     c.args(["-nographic", "-no-reboot", "-nic", "none", "-append", "console=ttyS0 quiet panic=-1"]);
     c.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     eprintln!("+ {c:?}");

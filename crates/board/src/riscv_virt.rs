@@ -1,5 +1,6 @@
 //! The board `riscv-virt`: the memory map of QEMU's `virt` machine.
 
+use crate::row::{BUILT, ROOM};
 use crate::{Lines, Node, PartId, Place, Prop, Row};
 use strata_devices::plic::SOURCES;
 
@@ -23,22 +24,6 @@ mod pin {
     pub const SUPERVISOR_EXTERNAL: u32 = 9;
     pub const MACHINE_EXTERNAL: u32 = 11;
 }
-
-/// A row to start from: room for a device that is not built.
-const ROOM: Row = Row {
-    part: PartId::BootRom,
-    name: "",
-    base: 0,
-    size: 0,
-    count: 1,
-    lines: Lines::None,
-    widths: 0,
-    built: false,
-    node: None,
-    root_nodes: &[],
-    about: "",
-};
-const BUILT: Row = Row { built: true, ..ROOM };
 
 /// The table, by address, in the order of [`PartId`].
 #[rustfmt::skip]

@@ -1,6 +1,6 @@
 //! What a row of a board's table says.
 
-/// The parts of the board, in the order of its table.
+/// The parts of all boards. Those of `riscv-virt` come first, in the order of its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PartId {
     /// Reset vector and boot ROM.
@@ -31,6 +31,36 @@ pub enum PartId {
     PcieMmio,
     /// Main memory.
     Ram,
+    /// Keyboard controller of a PC, for its reset line.
+    I8042,
+    /// Real-time clock of a PC.
+    Cmos,
+    /// Sleep registers of reduced ACPI hardware.
+    AcpiSleep,
+    /// Interrupt controller for all processors, which is the engine's.
+    IoApic,
+    /// Interrupt controller of each processor, which is the engine's.
+    LocalApic,
+}
+
+/// Which addresses a row's are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Space {
+    /// Guest physical memory.
+    Memory,
+    /// x86 ports.
+    Ports,
+}
+
+/// A device in the ACPI namespace: what is in it beside its resources, which follow from the row.
+#[derive(Clone, Copy, Debug)]
+pub struct Acpi {
+    /// Name: four letters, or three in a series, whose number is added.
+    pub name: &'static str,
+    /// `_HID`: a PNP id, or a string.
+    pub hid: &'static str,
+    /// `_CID`, if it has one.
+    pub cid: Option<&'static str>,
 }
 
 /// The access widths that a range answers to: the set of 1, 2, 4 and 8 as the sum of its members. An access in
@@ -90,6 +120,8 @@ pub struct Row {
     pub size: u64,
     /// Places, one after the other.
     pub count: u64,
+    /// Which addresses those are.
+    pub space: Space,
     /// Interrupt lines.
     pub lines: Lines,
     /// Access widths.
@@ -100,9 +132,30 @@ pub struct Row {
     pub node: Option<Node>,
     /// Nodes below the root that come with it.
     pub root_nodes: &'static [Node],
+    /// The device in the ACPI namespace.
+    pub acpi: Option<Acpi>,
     /// What it is, for a person.
     pub about: &'static str,
 }
+
+/// A row to start from: room for a device that is not built.
+pub(crate) const ROOM: Row = Row {
+    part: PartId::BootRom,
+    name: "",
+    base: 0,
+    size: 0,
+    count: 1,
+    space: Space::Memory,
+    lines: Lines::None,
+    widths: 0,
+    built: false,
+    node: None,
+    root_nodes: &[],
+    acpi: None,
+    about: "",
+};
+/// The same for one that is.
+pub(crate) const BUILT: Row = Row { built: true, ..ROOM };
 
 impl Row {
     /// First address of place `index`.

@@ -2,10 +2,13 @@
 //! chains; it owns no thread and no host resource. Its host side is a backend, served by a [`Worker`].
 
 pub mod aclint;
+pub mod acpi_sleep;
+pub mod cmos;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod goldfish_rtc;
 pub mod htif;
+pub mod i8042;
 mod mmio;
 pub mod plic;
 pub mod serial;

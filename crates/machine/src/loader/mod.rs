@@ -15,6 +15,7 @@
 
 mod elf;
 mod image;
+pub mod pc;
 mod plan;
 
 pub use elf::{Elf, HtifSymbols};
