@@ -164,6 +164,7 @@ pub fn machine(
         disks: Vec::new(),
         nics: Vec::new(),
         entropy: Box::new(SeededEntropy(1)),
+        code_size: None,
         boot_entropy: Box::new(SeededEntropy(2)),
     };
     let machine = Arc::new(strata_machine::build(&spec, resources).context("building a machine")?);

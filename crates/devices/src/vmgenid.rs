@@ -29,17 +29,23 @@ pub struct VmGenId {
     first: [u8; 16],
     irq: IrqLine,
     s: VmGenIdState,
+    /// Who wants to know when the guest has read the present one.
+    when_read: Option<WhenRead>,
 }
+
+/// Called once.
+type WhenRead = Box<dyn FnOnce() + Send>;
 
 impl VmGenId {
     /// One that begins with `id`, and has it again after a reset.
     pub fn new(id: [u8; 16], irq: IrqLine) -> VmGenId {
-        VmGenId { first: id, irq, s: VmGenIdState { id, changed: false } }
+        VmGenId { first: id, irq, s: VmGenIdState { id, changed: false }, when_read: None }
     }
 
-    /// Changes the identifier and tells the guest. Only while nothing runs.
-    pub fn renew(&mut self, id: [u8; 16]) {
+    /// Changes the identifier and tells the guest; `when_read` is called when it has read it. Only while nothing runs.
+    pub fn renew(&mut self, id: [u8; 16], when_read: impl FnOnce() + Send + 'static) {
         self.s = VmGenIdState { id, changed: true };
+        self.when_read = Some(Box::new(when_read));
         self.settle();
     }
 }
@@ -67,6 +73,9 @@ impl Mmio for VmGenId {
         if (16 - u64::from(size)..16).contains(&offset) {
             self.s.changed = false;
             self.settle();
+            if let Some(tell) = self.when_read.take() {
+                tell();
+            }
         }
         value
     }
@@ -82,11 +91,16 @@ mod tests {
     fn a_change_is_told_until_it_has_been_read() {
         let mut d = VmGenId::new([7; 16], IrqLine::unconnected());
         let id: [u8; 16] = std::array::from_fn(|i| i as u8 + 1);
-        d.renew(id);
+        let (tell, told) = std::sync::mpsc::channel();
+        d.renew(id, move || tell.send(()).unwrap());
         assert_eq!((d.read(0, 8), d.s.changed), (0x0807_0605_0403_0201, true));
         assert_eq!(d.read(14, 1), 15);
+        assert!(told.try_recv().is_err());
         strata_state::laws::check(&mut d).unwrap();
-        d.renew(id);
+        d.read(15, 1);
+        d.read(15, 1);
+        assert_eq!(told.try_iter().count(), 1);
+        d.renew(id, || ());
         d.write(0, 8, 0);
         assert_eq!((d.read(8, 8), d.s.changed), (0x100f_0e0d_0c0b_0a09, false));
         assert_eq!((d.read(16, 8), d.read(4088, 8)), (0, 0));

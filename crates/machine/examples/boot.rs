@@ -33,6 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         disks: vec![],
         nics: vec![],
         entropy: Box::new(SeededEntropy(1)),
+        code_size: None,
         boot_entropy: Box::new(SeededEntropy(2)),
     };
     let started = Instant::now();

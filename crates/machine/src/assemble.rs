@@ -19,6 +19,7 @@ use crate::tier::{self, Tier, TierError};
 use crate::timekeeper::{ClockPart, Timekeeper};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 use strata_board::fdt::{self, FdtSpec};
 use strata_board::{MmioBus, PartId, RiscvVirt, VIRTIO_SLOTS};
 use strata_devices::aclint::Aclint;
@@ -151,7 +152,8 @@ impl Builder {
 /// Anything wrong with the description, the files or what the host gives.
 pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildError> {
     check(spec, &resources)?;
-    let Resources { tier, pace, restore, placement, console, disks, nics, entropy, boot_entropy } = resources;
+    let Resources { tier, code_size, pace, restore, placement, console, disks, nics, entropy, boot_entropy } =
+        resources;
     let Begin { ram, state, generation, passed } = memory(spec, restore)?;
     let (entropy, mut boot_entropy) = (Stream::new(entropy), Stream::new(boot_entropy));
     let mut id = [0; 16];
@@ -174,7 +176,7 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
         let make = |id| {
             let config =
                 if kernel_only { HartConfig::with_machine_as_firmware(id) } else { HartConfig::new(id) };
-            tier::hart(tier, config, ram.clone(), bus.clone(), clock.clone())
+            tier::hart((tier, code_size), config, ram.clone(), bus.clone(), clock.clone())
         };
         (0..u64::from(spec.harts)).map(make).collect()
     })?;
@@ -255,7 +257,11 @@ pub fn build(spec: &MachineSpec, resources: Resources) -> Result<Machine, BuildE
         machine.load_state_after(&state, passed)?;
     }
     if let Some(id) = generation {
-        vmgenid.lock().unwrap_or_else(|e| e.into_inner()).renew(id);
+        let told = machine.told.clone();
+        let when_read = move || {
+            let _ = told.get_or_init(Instant::now);
+        };
+        vmgenid.lock().unwrap_or_else(|e| e.into_inner()).renew(id, when_read);
     }
     Ok(machine)
 }

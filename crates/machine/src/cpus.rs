@@ -5,8 +5,8 @@ use crate::gate::Gate;
 use crate::harts::Harts;
 use crate::lifecycle::Event;
 use crate::warmth::Warmth;
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::time::{Duration, Instant};
 use strata_devices::{SystemEvent, SystemSink};
 use strata_engine::{Vcpu, VcpuShared};
 use strata_memory::GuestRam;
@@ -28,9 +28,16 @@ pub(crate) struct Cpus {
     pub(crate) system: SystemSink,
     pub(crate) ram: GuestRam,
     pub(crate) console: Arc<dyn DebugConsole>,
+    /// When the first of them began to run.
+    pub(crate) began: Arc<OnceLock<Instant>>,
 }
 
 impl Cpus {
+    /// A vCPU is about to run.
+    pub(crate) fn begin(&self) {
+        let _ = self.began.get_or_init(Instant::now);
+    }
+
     pub(crate) fn nobody_goes_on(&self, why: String) {
         self.gate.happened(Event::Stuck(why));
     }

@@ -40,7 +40,7 @@ impl Published {
         self.phase.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    fn set(&self, phase: Phase) {
+    pub(crate) fn set(&self, phase: Phase) {
         *self.phase.lock().unwrap_or_else(|e| e.into_inner()) = phase;
         self.change.notify_all();
     }

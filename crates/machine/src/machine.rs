@@ -12,13 +12,16 @@ use crate::timekeeper::Timekeeper;
 use crate::vcpu_thread;
 use crate::warmth::Warmth;
 use crate::{BuildError, Tier};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Instant;
 use strata_devices::virtio::Doorbell;
 use strata_devices::{SystemSink, Worker};
 use strata_engine::{Entropy, VcpuShared};
-use strata_memory::GuestRam;
+use strata_memory::{Backing, GuestRam, Region};
 use strata_state::{Part, Schema, StateError};
 
 /// A part under its name in board order.
@@ -103,6 +106,12 @@ pub struct Machine {
     schedule: Option<Arc<Schedule>>,
     tier: Tier,
     note: Option<String>,
+    began: Arc<OnceLock<Instant>>,
+    /// When the guest first read the generation ID that it began with.
+    pub(crate) told: Arc<OnceLock<Instant>>,
+    gate: Arc<Gate>,
+    wakers: Vec<Waker>,
+    abandoned: AtomicBool,
     threads: Vec<JoinHandle<()>>,
     #[cfg(test)]
     pub(crate) bus: Arc<dyn strata_engine::Bus>,
@@ -119,6 +128,7 @@ impl Machine {
     pub(crate) fn spawn(a: Assembled) -> Result<Machine, BuildError> {
         let gate = a.gate.clone();
         let warmth = Arc::new(Warmth::new(&a.rebuild.vcpus));
+        let began = Arc::<OnceLock<Instant>>::default();
         let cpus = Arc::new(Cpus {
             shared: a.shared.clone(),
             one_thread: a.counted.is_some().then(|| a.rebuild.vcpus.clone()),
@@ -128,6 +138,7 @@ impl Machine {
             system: a.system,
             ram: a.rebuild.ram.clone(),
             console: a.console,
+            began: began.clone(),
         });
         let mut threads =
             Threads { gate: gate.clone(), vcpus: a.shared.clone(), wakers: vec![], running: vec![] };
@@ -163,6 +174,11 @@ impl Machine {
             schedule,
             tier: a.tier,
             note: a.note,
+            began,
+            told: Arc::default(),
+            gate: a.gate,
+            wakers: threads.wakers.clone(),
+            abandoned: AtomicBool::new(false),
             threads: std::mem::take(&mut threads.running),
             #[cfg(test)]
             bus: a.bus,
@@ -211,6 +227,16 @@ impl Machine {
         self.wait()
     }
 
+    /// Ends it at once, for `why`, without its threads: one of them stands still for good. Whoever waits hears of it, the
+    /// others end by themselves, and dropping the machine waits for none.
+    pub fn abandon(&self, why: String) {
+        self.abandoned.store(true, Ordering::Release);
+        self.gate.set(Want::Exit);
+        self.shared.iter().for_each(|v| v.kick());
+        self.wakers.iter().for_each(Waker::wake);
+        self.published.set(Phase::Ended(Exit::Stuck(why)));
+    }
+
     /// Where it is in its life.
     pub fn phase(&self) -> Phase {
         self.published.get()
@@ -233,6 +259,22 @@ impl Machine {
     /// What a person should know about how it was built, a sentence without its full stop.
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
+    }
+
+    /// When a vCPU ran for the first time, if one has.
+    pub fn began(&self) -> Option<Instant> {
+        self.began.get().copied()
+    }
+
+    /// When the guest first read the generation ID that it was given for this beginning, if it has.
+    pub fn told(&self) -> Option<Instant> {
+        self.told.get().copied()
+    }
+
+    /// Where in this process RAM lies that may be mapped from files, which must not be cut while it runs: host addresses.
+    pub fn over_file(&self) -> Vec<Range<usize>> {
+        let over_file = |r: &&Region| !matches!(r.backing(), Backing::SharedFd(_));
+        self.ram.regions().iter().filter(over_file).map(Region::host_range).collect()
     }
 
     /// Guest RAM.
@@ -346,6 +388,9 @@ fn with<T: ?Sized, R>(m: &Mutex<T>, f: impl FnOnce(&T) -> R) -> R {
 
 impl Drop for Machine {
     fn drop(&mut self) {
+        if self.abandoned.load(Ordering::Acquire) {
+            return;
+        }
         self.stop();
         for t in self.threads.drain(..) {
             // A thread that panicked has said so; there is nothing to add here.

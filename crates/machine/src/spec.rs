@@ -92,6 +92,8 @@ pub struct Restore {
 pub struct Resources {
     /// How to run the harts; none is [`Tier::best`], or what of it the host allows.
     pub tier: Option<Tier>,
+    /// Most host code that is kept for each hart, in bytes; none is the translator's own measure.
+    pub code_size: Option<usize>,
     /// In a deterministic machine: whether time in which all harts wait passes as fast as the host's, for a person or a
     /// peer to keep up with, and not at once.
     pub pace: bool,

@@ -65,9 +65,9 @@ impl std::fmt::Display for Tier {
     }
 }
 
-/// Makes one hart of `tier`.
+/// Makes one hart of a tier, with a bound on its host code in bytes if it is not to be the tier's own.
 pub(crate) fn hart(
-    tier: Tier,
+    (tier, code_size): (Tier, Option<usize>),
     config: HartConfig,
     ram: GuestRam,
     bus: Arc<dyn Bus>,
@@ -75,7 +75,11 @@ pub(crate) fn hart(
 ) -> Result<Box<dyn Vcpu>, TierError> {
     let second = match tier {
         Tier::Interpreter => None,
-        Tier::Translator => Some(strata_translator::tier()?),
+        Tier::Translator => {
+            let usual = Options::default();
+            let code_size = code_size.unwrap_or(usual.code_size);
+            Some(strata_translator::tier_with(Options { code_size, ..usual })?)
+        }
         Tier::Tuned(options) => Some(strata_translator::tier_with(options)?),
     };
     Ok(Box::new(Hart::with_tier(config, ram, bus, clock, second)))

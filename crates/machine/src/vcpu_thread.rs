@@ -29,6 +29,7 @@ pub(crate) fn run(cpus: &Cpus, member: &Member, hart: usize, vcpu: &SharedVcpu) 
             continue;
         }
         cpus.warmth.let_visitor(hart);
+        cpus.begin();
         let stop = lock(vcpu).run();
         match stop {
             // `run` sleeps instead of being idle.

@@ -5,6 +5,7 @@
 //!  state           the states of all parts (`strata_state::StateFile`)
 //!  memory          a layer: pages, and an index that says where they are    layer.rs
 //!  memory.1, ...   the layers that it stands on, nearest first; links to those of other sets
+//!  first-touch     which pages were touched first: a hint, beside the set        first_touch.rs
 //! ```
 //! To be carried elsewhere it is packed into one file (`export.rs`).
 //!
@@ -17,6 +18,7 @@
 
 mod error;
 pub mod export;
+mod first_touch;
 #[doc(hidden)]
 pub mod fuzz;
 mod layer;
@@ -25,6 +27,7 @@ mod set;
 
 pub use error::SnapshotError;
 pub use export::{Contents, ExportReader, ExportWriter, Incoming, Item, PIECE, Piece};
+pub use first_touch::{FIRST_TOUCH, FirstTouch};
 pub use layer::{Layer, LayerChain, LayerInfo, LayerName, MAX_LAYERS, Placed, Run, RunKind};
 pub use manifest::{DiskRef, FileRef, FlowRef, MachineRef, Manifest, MemoryRef};
 pub use set::{

@@ -98,6 +98,7 @@ fn start(job: &GuestJob) -> Result<(Machine, OwnedFd), Fault> {
         disks,
         nics: vec![],
         entropy: Box::new(HostEntropy),
+        code_size: None,
         boot_entropy: Box::new(HostEntropy),
     };
     let machine = build(&spec, resources)?;

@@ -8,7 +8,9 @@ use crate::console::stream_pair;
 use crate::control::{Assembled, MachineControl};
 use crate::convert::{now_ns, paragraph};
 use crate::exit::{Error, Kind, Outcome, Result};
+use crate::first_touch;
 use crate::instances::snapshots::manifests;
+use crate::lost;
 use crate::name::random;
 use crate::network::{self, Network, SharedNet};
 use crate::randomness::entropy;
@@ -25,6 +27,9 @@ use strata_engine::hot::HotPaths;
 use strata_machine::loader::{LoadError, Placement, Source};
 use strata_machine::{BuildError, ConsoleFds, Exit, Machine, MachineSpec, Nic, Refused, Resources, Restore};
 use strata_snapshot::{FlowRef, Manifest, SetReader, SetWriter};
+
+/// Host code that is kept for each hart of a clone, in bytes: what a Debian boot makes.
+const CLONE_CODE: usize = 8 << 20;
 
 /// Opens all that `spec` names and builds the machine.
 pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
@@ -68,6 +73,8 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
     let resources = Resources {
         tier: spec.tier.map(Into::into),
         // Somebody may be there to keep up with; a file has time.
+        // Beside a hundred others.
+        code_size: spec.renewed.then_some(CLONE_CODE),
         pace: !matches!(spec.console, ConsoleSpec::File { .. }),
         restore: restore.map(|r| r.moment),
         placement,
@@ -83,6 +90,7 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
     let to_flush = Mutex::new(disks.clone());
     let flush = move || paths.iter().zip(disks).filter_map(|(path, disk)| close(path, disk)).collect();
     Ok(Assembled {
+        over_file: machine.over_file(),
         machine: Box::new(Real {
             tier: machine.tier().name(),
             name: spec.name.clone(),
@@ -152,6 +160,9 @@ fn restore(dir: &Path, spec: &VmmSpec) -> Result<Saved> {
         }
     };
     let ram = set.memory().map(strata_machine::ram_base())?;
+    if let Some(dir) = &spec.first_touch {
+        first_touch::begin(&ram, &set.manifest().id, dir);
+    }
     let from = match set.manifest() {
         kept if !kept.tag.is_empty() => Some(kept.id.clone()),
         // Of a machine that was suspended nothing stays but the snapshot that it stands on.
@@ -208,7 +219,13 @@ struct SharedDisk {
 impl SharedDisk {
     fn with(&self, f: impl FnOnce(&mut OpenDisk) -> std::io::Result<()>) -> std::io::Result<()> {
         let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        disk.as_mut().map_or_else(|| Err(std::io::Error::other("its file could not be opened again")), f)
+        let done =
+            disk.as_mut().map_or_else(|| Err(std::io::Error::other("its file could not be opened again")), f);
+        if done.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EFAULT)) {
+            // The page of guest memory is gone. The guest must not hear of a bad disk before its end.
+            lost::refused();
+        }
+        done
     }
 
     /// Goes on with a layer over what it has; where that fails, with that again, as `back` says.
@@ -330,6 +347,12 @@ impl MachineControl for Real {
     fn phase(&self) -> &'static str {
         self.with("ended", |m| m.phase().name())
     }
+    fn began(&self) -> Option<std::time::Instant> {
+        self.with(None, Machine::began)
+    }
+    fn told(&self) -> Option<std::time::Instant> {
+        self.with(None, Machine::told)
+    }
     fn tier(&self) -> &'static str {
         self.tier
     }
@@ -379,6 +402,9 @@ impl MachineControl for Real {
     }
     fn resets(&self) -> usize {
         self.resets
+    }
+    fn abandon(&self, why: String) {
+        self.with((), |m| m.abandon(why));
     }
     fn wait(&self) -> Outcome {
         match self.with(Exit::Stopped, Machine::wait) {

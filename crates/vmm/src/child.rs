@@ -15,9 +15,10 @@ use crate::console::{Hub, HubConfig};
 use crate::control::Assembled;
 use crate::exit::{Error, ExitReport, Kind, Outcome, Result};
 use crate::instances;
+use crate::lost;
 use crate::protocol::{Message, PROTOCOL, Ready, Reply, method};
 use crate::runtime::{NameLock, Runtime};
-use crate::server::Server;
+use crate::server::{Server, Stopper};
 use crate::spec::{ConsoleSpec, VmmSpec};
 use crate::wire::{Receiver, Sender, WireError, halves};
 use rustix::io::{fcntl_dupfd_cloexec, read};
@@ -28,6 +29,7 @@ use serde_json::json;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fs::File;
 use std::io::Write;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -46,7 +48,7 @@ pub fn child_main() -> ExitCode {
 }
 
 /// As [`child_main`], with another way to make a machine; gives the exit code. For tests.
-pub fn run_child(assemble: impl FnOnce(&VmmSpec) -> Result<Assembled>) -> u8 {
+pub fn run_child(assemble: impl FnOnce(&VmmSpec) -> Result<Assembled> + Send) -> u8 {
     let (sender, mut receiver) = match take_stdin() {
         Ok(socket) => halves(socket),
         Err(e) => {
@@ -129,7 +131,7 @@ struct Vmm {
 }
 
 /// From the spec to a started machine. On error everything made here is undone.
-fn prepare(spec: &VmmSpec, assemble: impl FnOnce(&VmmSpec) -> Result<Assembled>) -> Result<Vmm> {
+fn prepare(spec: &VmmSpec, assemble: impl FnOnce(&VmmSpec) -> Result<Assembled> + Send) -> Result<Vmm> {
     spec.check()?;
     // From here on nothing that we execute could gain privileges; we execute nothing.
     let _ = rustix::thread::set_no_new_privs(true);
@@ -140,7 +142,8 @@ fn prepare(spec: &VmmSpec, assemble: impl FnOnce(&VmmSpec) -> Result<Assembled>)
         rustix::stdio::dup2_stderr(&log).map_err(|e| Error::io("write the log", e))?;
     }
     let (config, console) = console(spec)?;
-    let Assembled { machine, console: stream, flush, notes } = assemble(spec)?;
+    let Assembled { machine, console: stream, flush, over_file, notes } =
+        on_a_stack_of_its_own(|| assemble(spec))?;
     let hub = Arc::new(Hub::start(stream, config)?);
     let server = Server::start(name.bind()?, spec.clone(), Arc::from(machine), hub.clone())?;
     let stop = server.stopper();
@@ -152,6 +155,9 @@ fn prepare(spec: &VmmSpec, assemble: impl FnOnce(&VmmSpec) -> Result<Assembled>)
             }
         })
         .map_err(|e| Error::io("start the thread for signals", e))?;
+    if !over_file.is_empty() {
+        watch_over(&over_file, spec, server.stopper())?;
+    }
     // Before what was saved loses its name. The list itself may come after the first instruction as well as before.
     let kept = instances::hot::open(spec.restore.iter().chain(&spec.instance_dir));
     if let Some(dir) = spec.instance_dir.as_ref().filter(|_| spec.restore.is_some()) {
@@ -170,6 +176,32 @@ fn prepare(spec: &VmmSpec, assemble: impl FnOnce(&VmmSpec) -> Result<Assembled>)
         let _ = std::thread::Builder::new().name("warm".into()).spawn(warm);
     }
     Ok(Vmm { server, hub, flush, name, console, notes })
+}
+
+/// Runs `make` on a thread that ends with it: what is laid out on the stack there, half a megabyte, is given back.
+fn on_a_stack_of_its_own<R: Send>(make: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+    std::thread::scope(|s| {
+        let made = std::thread::Builder::new().name("assemble".into()).spawn_scoped(s, make);
+        let made = made.map_err(|e| Error::io("start a thread to put the machine together", e))?;
+        made.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Ends the machine should the file that its memory is mapped from be cut under it.
+fn watch_over(memory: &[Range<usize>], spec: &VmmSpec, stop: Stopper) -> Result<()> {
+    let bell = lost::watch(memory)?;
+    let file = spec.restore.as_deref().map_or_else(String::new, |p| p.display().to_string());
+    std::thread::Builder::new()
+        .name("memory".into())
+        .spawn(move || {
+            while let Err(rustix::io::Errno::INTR) = read(&bell, &mut [0; 8]) {}
+            stop.lost(&format!(
+                "a part of its memory that it had not touched yet is gone: the memory file of the snapshot it came from \
+                 ({file}) was cut or cannot be read. It stood still at once; restore another snapshot, or start it anew."
+            ));
+        })
+        .map_err(|e| Error::io("start the thread that watches over memory", e))?;
+    Ok(())
 }
 
 fn catch_signals() -> Result<UnixStream> {
@@ -255,14 +287,20 @@ impl Vmm {
             }
             other => other,
         };
-        if let Some(dir) = spec.instance_dir.as_ref().filter(|_| !spec.ephemeral || server.suspended()) {
-            instances::hot::keep(dir, &machine.hot_paths());
+        // What a thread that stands still for good holds is never given back: nobody may wait for it.
+        let lost = server.lost();
+        if !lost {
+            if let Some(dir) = spec.instance_dir.as_ref().filter(|_| !spec.ephemeral || server.suspended()) {
+                instances::hot::keep(dir, &machine.hot_paths());
+            }
+            machine.release();
         }
-        machine.release();
-        let patience =
-            matches!(outcome, Outcome::Stopped { .. } | Outcome::Suspended { .. }).then_some(LAST_OUTPUT);
-        hub.finish(patience);
-        let mut problems = flush();
+        let by_host = lost || matches!(outcome, Outcome::Stopped { .. } | Outcome::Suspended { .. });
+        hub.finish(by_host.then_some(LAST_OUTPUT));
+        let mut problems = match lost {
+            true => vec!["What was last written to its disks may be lost, as when a plug is pulled.".into()],
+            false => flush(),
+        };
         // From here on no one new finds us, and what we held is free.
         server.close();
         drop((console, name));

@@ -2,6 +2,7 @@
 
 use crate::exit::{Error, Kind, Outcome};
 use crate::spec::DiskSpec;
+use std::time::Instant;
 use strata_engine::hot::HotPaths;
 use strata_snapshot::{FlowRef, SetWriter};
 
@@ -31,6 +32,14 @@ pub trait MachineControl: Send + Sync {
     fn stop(&self);
     /// A word for where it is in its life.
     fn phase(&self) -> &'static str;
+    /// When a vCPU ran for the first time, if one has.
+    fn began(&self) -> Option<Instant> {
+        None
+    }
+    /// When its guest learnt that it is a copy, or went back, if it did.
+    fn told(&self) -> Option<Instant> {
+        None
+    }
     /// How its guest code is run: a word.
     fn tier(&self) -> &'static str;
     /// Makes durable what is on its disks.
@@ -85,6 +94,11 @@ pub trait MachineControl: Send + Sync {
     fn resets(&self) -> usize {
         0
     }
+    /// Ends it at once because one of its threads cannot go on, which `why` explains; none of them is waited for.
+    fn abandon(&self, why: String) {
+        drop(why);
+        self.stop();
+    }
     /// Waits until it has ended. The reason of a stop from the host is the caller's to know: `by` is empty.
     fn wait(&self) -> Outcome;
     /// After its end: frees all that it holds (threads, disks, its end of the console). What is asked of it later is
@@ -100,6 +114,8 @@ pub struct Assembled {
     pub console: std::os::fd::OwnedFd,
     /// Flushes its disks after it is gone: one sentence for each that fails.
     pub flush: Box<dyn FnOnce() -> Vec<String> + Send>,
+    /// Host addresses of its memory over a file that may be cut under it.
+    pub over_file: Vec<std::ops::Range<usize>>,
     /// What a person should know, a sentence each.
     pub notes: Vec<String>,
 }

@@ -58,6 +58,8 @@ pub struct Instance {
     dir: PathBuf,
     lock: OwnedFd,
     fresh: bool,
+    /// The folder of the snapshot that it is about to go on from.
+    from: Option<PathBuf>,
 }
 
 /// An instance in a list.
@@ -184,7 +186,7 @@ impl Store {
             let _ = remove_instance(dir);
             return Err(fail(e));
         }
-        Ok(Instance { record, dir: dir.to_owned(), lock, fresh: true })
+        Ok(Instance { record, dir: dir.to_owned(), lock, fresh: true, from: None })
     }
 
     /// An instance's record.
@@ -224,7 +226,7 @@ impl Store {
                 }
                 // Read again: it may have changed before the lock was ours.
                 let record = self.read(name)?;
-                Ok(Instance { record, dir, lock, fresh: false })
+                Ok(Instance { record, dir, lock, fresh: false, from: None })
             }
             None => {
                 let m = format!("The instance {name} runs: end it first with `strata stop {name}`.");
@@ -317,7 +319,7 @@ impl Instance {
 
     /// What to run: its record as a spec, detached, console to whoever attaches.
     pub fn spec(&self) -> VmmSpec {
-        self.record.spec_in(&self.dir)
+        VmmSpec { first_touch: self.from.clone(), ..self.record.spec_in(&self.dir) }
     }
 
     /// Gives its card a new Ethernet address, which the guest sees when its driver next looks: at a boot.

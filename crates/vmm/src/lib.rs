@@ -26,10 +26,12 @@ pub mod control;
 mod convert;
 pub mod doctor;
 pub mod exit;
+mod first_touch;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod instances;
 pub mod launch;
+mod lost;
 pub mod name;
 mod network;
 pub mod protocol;

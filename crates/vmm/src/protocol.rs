@@ -190,6 +190,12 @@ pub struct Status {
     pub since: u64,
     /// For how long it has run, in seconds.
     pub uptime: u64,
+    /// When a vCPU ran for the first time, in nanoseconds of the host's monotonic clock.
+    #[serde(default)]
+    pub began: Option<u64>,
+    /// When its guest first read the generation ID that tells it that it is a copy, or went back; likewise.
+    #[serde(default)]
+    pub told: Option<u64>,
     /// Network with its port forwards.
     pub net: NetSpec,
     /// The card's Ethernet address.

@@ -197,6 +197,9 @@ pub struct VmmSpec {
     /// Whether another machine on the same bridge may have the same Ethernet address.
     #[serde(default)]
     pub share_mac: bool,
+    /// The folder of the snapshot that it goes on from, where it is kept which memory was touched first.
+    #[serde(default)]
+    pub first_touch: Option<PathBuf>,
 }
 
 impl VmmSpec {
@@ -227,6 +230,7 @@ impl VmmSpec {
             renewed: false,
             advance: false,
             share_mac: false,
+            first_touch: None,
         }
     }
 
@@ -242,6 +246,7 @@ impl VmmSpec {
             &mut spec.initrd,
             &mut spec.instance_dir,
             &mut spec.restore,
+            &mut spec.first_touch,
         ];
         files.into_iter().flatten().try_for_each(make_absolute)?;
         spec.disks.iter_mut().try_for_each(DiskSpec::make_absolute)?;

@@ -192,6 +192,7 @@ impl Deterministic {
                 return Turn::Idle(did);
             }
             self.cpus.warmth.let_visitor(hart);
+            self.cpus.begin();
             let (stop, ran) = {
                 let mut vcpu = lock(vcpu);
                 let before = vcpu.retired();

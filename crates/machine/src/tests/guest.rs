@@ -225,6 +225,7 @@ pub fn resources_of(tier: Option<Tier>, placement: Placement, console: ConsoleFd
         disks: vec![Box::new(strata_block::MemDisk::new(1 << 20))],
         nics: vec![Nic { backend: Box::new(net), mac: [2, 0, 0, 0, 0, 1] }],
         entropy: Box::new(SeededEntropy(1)),
+        code_size: None,
         boot_entropy: Box::new(SeededEntropy(2)),
     }
 }

@@ -61,7 +61,9 @@ pub(crate) fn use_up(dir: &Path) -> Result<()> {
 /// Removes what a dead process, or a moment that is over, has left in an instance's folder. For the holder of its lock.
 pub(crate) fn tidy(dir: &Path) {
     let (Ok(record), Ok(entries)) = (read_record(dir), fs::read_dir(dir)) else { return };
-    let needed = super::snapshots::needed(dir, &record);
+    let own = |name: &String| record.layer == *name || record.layers.contains(name);
+    // All manifests are read only where there is a layer that is not the instance's own.
+    let needed = std::cell::OnceCell::new();
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let set = name.starts_with(SAVED) && record.suspended.as_ref() != Some(&name);
@@ -69,9 +71,12 @@ pub(crate) fn tidy(dir: &Path) {
         if set || name.starts_with(WRITING) {
             let _ = remove_tree(&entry.path());
         }
-        // A snapshot that cannot be read may need any of them.
-        if name.ends_with(".qcow2") && needed.as_ref().is_ok_and(|n| !n.contains(&name)) {
-            let _ = fs::remove_file(entry.path());
+        if name.ends_with(".qcow2") && !own(&name) {
+            let needed = needed.get_or_init(|| super::snapshots::needed(dir, &record));
+            // A snapshot that cannot be read may need any of them.
+            if needed.as_ref().is_ok_and(|n| !n.contains(&name)) {
+                let _ = fs::remove_file(entry.path());
+            }
         }
     }
 }

@@ -91,8 +91,17 @@ impl Store {
     /// `NotFound`; `BadInput` with what is wrong.
     pub fn verify(&self, name: &str, tag: &str, pages: bool) -> Result<Manifest> {
         let set = SetReader::open(&self.snapshot(name, tag)?)?;
+        self.has_layers(name, tag, set.manifest())?;
+        if pages {
+            set.memory().verify()?;
+        }
+        Ok(set.manifest().clone())
+    }
+
+    /// Checks that the layers of the disk are there that a snapshot names.
+    fn has_layers(&self, name: &str, tag: &str, manifest: &Manifest) -> Result<()> {
         let dir = self.path(name)?;
-        for layer in set.manifest().disks.iter().flat_map(|d| &d.layers) {
+        for layer in manifest.disks.iter().flat_map(|d| &d.layers) {
             let path = dir.join(layer);
             if layer.contains('/') || !path.is_file() {
                 let m = format!(
@@ -102,10 +111,7 @@ impl Store {
                 return Err(Error::new(Kind::BadInput, m));
             }
         }
-        if pages {
-            set.memory().verify()?;
-        }
-        Ok(set.manifest().clone())
+        Ok(())
     }
 
     /// Removes a snapshot, and the layers that nobody needs any more. Whatever was made from it stays; snapshots that came
@@ -156,7 +162,9 @@ impl Store {
         // From here on nobody rewrites the snapshot.
         let _guard = self.guard()?;
         let (set, to, from) = (self.snapshot(source, tag)?, self.path(new)?, self.path(source)?);
-        let manifest = self.verify(source, tag, false)?;
+        // State and memory are checked by the clone's own process, and a clone that does not start leaves nothing.
+        let manifest = SetReader::manifest_of(&set)?;
+        self.has_layers(source, tag, &manifest)?;
         let mut record = record_of(&manifest, &format_args!("The snapshot {tag} of {source}"))?;
         rebind(&mut record, net, source)?;
         if to.exists() {
@@ -185,7 +193,7 @@ impl Store {
             }
             put_back(&making, &set, &manifest, &mut record)?;
             fs::rename(&making, &to).and_then(|()| sync_dir(&self.dir)).map_err(fail)?;
-            Ok(Instance { record, dir: to.clone(), lock, fresh: true })
+            Ok(Instance { record, dir: to.clone(), lock, fresh: true, from: Some(set.clone()) })
         })();
         if made.is_err() {
             let _ = remove_tree(&making);
@@ -228,6 +236,11 @@ fn put_back(dir: &Path, set: &Path, manifest: &Manifest, record: &mut InstanceRe
     let id = fresh()?;
     let saved = format!("{SAVED}{id}");
     link_set(set, &dir.join(&saved))?;
+    // From here on it is this very set, whatever becomes of the other name.
+    if SetReader::manifest_of(&dir.join(&saved))? != *manifest {
+        let m = format!("The snapshot {} was replaced meanwhile: try again.", set.display());
+        return Err(Error::new(Kind::BadInput, m));
+    }
     let layers = manifest.disks.first().map(|d| d.layers.clone()).unwrap_or_default();
     if let Some(layer) = layer_over(dir, &layers, &id)? {
         (record.layer, record.layers) = (layer, layers);
@@ -237,17 +250,21 @@ fn put_back(dir: &Path, set: &Path, manifest: &Manifest, record: &mut InstanceRe
 }
 
 impl Instance {
-    /// Goes back to a snapshot: it then goes on from there. What it was before is lost, unless a snapshot has it.
+    /// Goes back to a snapshot, which [`Store::verify`] has found good: it then goes on from there. What it was before
+    /// is lost, unless a snapshot has it.
     ///
     /// # Errors
-    /// `NotFound`; `BadInput` for a damaged snapshot: nothing has changed.
+    /// `NotFound`; `BadInput` if it is not whole: nothing has changed.
     pub fn go_back(&mut self, tag: &str) -> Result<()> {
         let store = Store { dir: self.dir.parent().unwrap_or(&self.dir).to_owned() };
+        // From here on nobody rewrites the snapshot.
         let guard = store.guard()?;
-        let manifest = store.verify(&self.record.name, tag, false)?;
-        let set = self.dir.join(SNAPSHOTS).join(tag);
+        let set = store.snapshot(&self.record.name, tag)?;
+        let manifest = SetReader::manifest_of(&set)?;
+        store.has_layers(&self.record.name, tag, &manifest)?;
         put_back(&self.dir, &set, &manifest, &mut self.record)?;
         drop(guard);
+        self.from = Some(set);
         tidy(&self.dir);
         Ok(())
     }

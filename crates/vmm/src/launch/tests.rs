@@ -120,6 +120,7 @@ fn straw(spec: &VmmSpec) -> Result<Assembled> {
                 machine: Box::new(Held(machine)),
                 console: ours,
                 flush,
+                over_file: Vec::new(),
                 notes: Vec::new(),
             });
         }
@@ -134,7 +135,13 @@ fn straw(spec: &VmmSpec) -> Result<Assembled> {
     let flush =
         move || flush_fails.then(|| "Disk straw could not be flushed.".to_owned()).into_iter().collect();
     let notes = vec!["made of straw".into()];
-    Ok(Assembled { machine: Box::new(Held(machine)), console: ours, flush: Box::new(flush), notes })
+    Ok(Assembled {
+        machine: Box::new(Held(machine)),
+        console: ours,
+        flush: Box::new(flush),
+        over_file: Vec::new(),
+        notes,
+    })
 }
 
 /// In a child this is the VMM; in the test run itself there is nothing to do.

@@ -21,6 +21,7 @@ use crate::wire::{Receiver, Sender, halves};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{SocketFlags, accept_with};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,6 +69,8 @@ struct Progress {
     suspended: bool,
     /// When it was stopped last to be saved, in nanoseconds since 1970, and the connections that were open then.
     stood: Option<(u64, Vec<FlowRef>)>,
+    /// Its memory is lost: it ends without its threads.
+    lost: bool,
     connections: Vec<Entry>,
     subscribers: Vec<(u64, Sender)>,
     next: u64,
@@ -110,6 +113,12 @@ impl Stopper {
     /// Stops the machine; returns when it has ended.
     pub fn stop(&self, by: &str) {
         self.0.stop(by);
+    }
+
+    /// Ends the machine, whose memory is lost, without its threads.
+    pub(crate) fn lost(&self, why: &str) {
+        self.0.lock().lost = true;
+        self.0.machine.abandon(why.to_owned());
     }
 }
 
@@ -162,6 +171,8 @@ impl Shared {
             pid: std::process::id(),
             since: self.since,
             uptime: self.begun.elapsed().as_secs(),
+            began: self.machine.began().map(monotonic),
+            told: self.machine.told().map(monotonic),
             net: self.spec.net.clone(),
             mac: self.spec.mac,
             resets: self.machine.resets() as u64,
@@ -279,6 +290,11 @@ impl Server {
         self.shared.lock().suspended
     }
 
+    /// Whether its memory was lost.
+    pub(crate) fn lost(&self) -> bool {
+        self.shared.lock().lost
+    }
+
     /// By whom it was stopped, if it was.
     pub fn stopped_by(&self) -> Option<String> {
         self.shared.lock().stopped_by.clone()
@@ -310,6 +326,13 @@ impl Server {
             c.sender.shutdown();
         }
     }
+}
+
+/// A moment as nanoseconds of the host's monotonic clock, which all its processes share.
+fn monotonic(moment: Instant) -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let now = u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap_or(0);
+    now.saturating_sub(u64::try_from(moment.elapsed().as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn accept(listener: &OwnedFd, bell: &OwnedFd, shared: &Arc<Shared>) {
