@@ -24,7 +24,7 @@ pub struct Image {
 impl Image {
     /// The image `name` of the user's store, pulled by `strata` if it is not there.
     pub fn find(strata: &Path, name: &str, prompt: &'static str) -> Result<Image> {
-        let dir = store()?.join("images").join(name);
+        let dir = strata_bench::host::store()?.join("images").join(name);
         if !dir.exists() {
             let status = Command::new(strata).args(["image", "pull", name]).status()?;
             ensure!(status.success(), "`strata image pull {name}` failed");
@@ -70,16 +70,6 @@ impl Image {
         }
         took
     }
-}
-
-/// Where `strata` keeps its images.
-fn store() -> Result<PathBuf> {
-    if let Some(home) = std::env::var_os("STRATA_HOME") {
-        return Ok(home.into());
-    }
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|h| Path::new(&h).join(".local/state"));
-    Ok(state.or_else(home).context("neither STRATA_HOME nor HOME is set")?.join("strata"))
 }
 
 /// Starts `command`, waits until `text` stands on its output, and ends it.

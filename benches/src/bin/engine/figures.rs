@@ -2,9 +2,9 @@
 
 use crate::lines::Line;
 use crate::plan::{CLASSES, Class, SCALING};
-use crate::stats::{geomean, median, spread};
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
+use strata_bench::stats::{geomean, median, spread};
 
 /// Seconds by workload and peer.
 #[derive(Default)]

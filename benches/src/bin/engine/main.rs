@@ -13,10 +13,9 @@ mod peers;
 mod plan;
 mod plot;
 mod report;
-mod stats;
 mod toolchain;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use boot::Image;
 use clap::Parser;
 use figures::Figures;
@@ -25,6 +24,7 @@ use plan::Kind;
 use report::Setting;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use strata_bench::host::{self, build_strata, load};
 use tempfile::TempDir;
 use toolchain::Programs;
 
@@ -103,7 +103,7 @@ fn main() -> Result<()> {
     let outcome = (0..usize::from(args.rounds)).try_for_each(|r| bench.round(r, &mut figures));
     let setting = Setting {
         date: output(Command::new("date").args(["-u", "+%-d %B %Y"]).env("LC_ALL", "C"))?,
-        host: host()?,
+        host: host::describe()?,
         rounds: args.rounds.into(),
         compiler: bench.programs.compiler.clone(),
         kernel: busybox.release()?,
@@ -182,22 +182,6 @@ fn boots(
         .collect()
 }
 
-/// Builds `strata` in release, where this program itself lies.
-fn build_strata() -> Result<PathBuf> {
-    let here = std::env::current_exe()?;
-    let dir = here.parent().context("this program lies nowhere")?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--release", "-p", "strata"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .context("starting cargo")?;
-    ensure!(status.success(), "building strata failed");
-    let program = dir.join("strata");
-    ensure!(program.is_file(), "{} is not there; give it with --strata", program.display());
-    Ok(program)
-}
-
 fn write(args: &Args, figures: &Figures, setting: &Setting, whole: bool) -> Result<()> {
     let table = report::markdown(figures, setting);
     println!("{table}");
@@ -230,24 +214,6 @@ fn renewed(page: &str, table: &str) -> Result<String> {
 fn output(c: &mut Command) -> Result<String> {
     let out = c.output().with_context(|| format!("starting {c:?}"))?;
     Ok(String::from_utf8(out.stdout)?.trim().to_owned())
-}
-
-fn load() -> Result<String> {
-    let text = std::fs::read_to_string("/proc/loadavg")?;
-    Ok(text.split(' ').next().unwrap_or_default().to_owned())
-}
-
-/// `2 cores of an AMD EPYC …`.
-fn host() -> Result<String> {
-    let text = std::fs::read_to_string("/proc/cpuinfo")?;
-    let value = |key: &str| {
-        let line = text.lines().find(|l| l.starts_with(key))?;
-        Some(line.split_once(':')?.1.trim().to_owned())
-    };
-    let cores = std::thread::available_parallelism()?;
-    let [name, family, model] =
-        ["model name", "cpu family", "model\t"].map(|k| value(k).unwrap_or_else(|| "?".into()));
-    Ok(format!("{cores} processors of {name} (family {family}, model {model})"))
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@
 use crate::lines::{self, Line};
 use crate::toolchain::Programs;
 use anyhow::{Context, Result, ensure};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 use strata_e2e::qemu;
 
@@ -127,51 +127,15 @@ impl Peer {
     }
 }
 
-/// The QEMUs to compare with: those named, or all on the PATH and in `cargo xtask tools`'s folder; one a version.
+/// The QEMUs to compare with: those named, or all that are found.
 pub fn qemus(named: &[PathBuf]) -> Result<Vec<Peer>> {
-    let mut places = named.to_vec();
-    if named.is_empty() {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        places.extend(std::env::split_paths(&path).map(|d| d.join("qemu-system-riscv64")));
-        // This program is target/release/engine.
-        if let Some(target) = std::env::current_exe()?.ancestors().nth(2) {
-            places.push(target.join("tools/bin/qemu-system-riscv64"));
-        }
-        places.retain(|p| p.is_file());
-    }
-    let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
-    for program in places {
-        let out = Command::new(&program).arg("--version").stderr(Stdio::null()).output();
-        let out = out.with_context(|| format!("starting {}", program.display()))?;
-        let version = version(&String::from_utf8_lossy(&out.stdout))
-            .with_context(|| format!("{} tells no version", program.display()))?;
-        if seen.insert(version.clone()) {
-            found.push(Peer::Qemu { program, version });
-        }
-    }
-    ensure!(
-        !found.is_empty(),
-        "no qemu-system-riscv64: run this with --setup and `cargo xtask tools` for a current one"
-    );
-    found.sort_by_key(|p| p.name());
-    Ok(found)
-}
-
-/// `7.2.22` from "QEMU emulator version 7.2.22 (Debian 1:…)".
-fn version(banner: &str) -> Option<String> {
-    Some(banner.split("version ").nth(1)?.split_whitespace().next()?.to_owned())
+    let found = strata_bench::qemus::find(named)?;
+    Ok(found.into_iter().map(|q| Peer::Qemu { program: q.program, version: q.version }).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_version_is_found_in_its_banner() {
-        let banner = "QEMU emulator version 10.0.13 (Debian 1:10.0.13+ds-0+deb13u1)\nCopyright (c) …";
-        assert_eq!(version(banner).as_deref(), Some("10.0.13"));
-        assert_eq!(version("QEMU"), None);
-    }
 
     #[test]
     fn machines_get_the_same_command_line() {
