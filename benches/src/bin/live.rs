@@ -47,6 +47,7 @@ impl Guest {
             disks: Vec::new(),
             nics: Vec::new(),
             entropy: Box::new(SeededEntropy(1)),
+            code_size: None,
             boot_entropy: Box::new(SeededEntropy(2)),
         };
         let machine = strata_machine::build(&spec, resources).context("building a machine")?;

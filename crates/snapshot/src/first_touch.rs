@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_touched_first_is_kept_once_and_for_its_layer() {
+    fn what_was_touched_first_is_kept_once_and_for_its_snapshot() {
         let dir = tempfile::tempdir().unwrap();
         let first = FirstTouch(vec![(7, 2), (0, 1), (1 << 29, 16)]);
         assert_eq!(FirstTouch::read(dir.path(), &[1; 16]), None);

@@ -12,7 +12,7 @@ fn clones_differ_and_one_whose_memory_is_cut_ends_by_name() {
     let mut web = place.open("console web");
     web.wait_for("# ");
     // A file in RAM of which clones have touched nothing yet.
-    web.sh("dd if=/dev/urandom of=/tmp/large bs=1M count=40 2>/dev/null");
+    web.sh("dd if=/dev/urandom of=/tmp/large bs=1M count=12 2>/dev/null");
     place.strata("snapshot create web one").good();
     let snapshot = place.home().join("instances/web/snapshots/one");
     let random = |name: &str| {

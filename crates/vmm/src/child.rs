@@ -190,13 +190,14 @@ fn on_a_stack_of_its_own<R: Send>(make: impl FnOnce() -> Result<R> + Send) -> Re
 /// Ends the machine should the file that its memory is mapped from be cut under it.
 fn watch_over(memory: &[Range<usize>], spec: &VmmSpec, stop: Stopper) -> Result<()> {
     let bell = lost::watch(memory)?;
-    let file = spec.restore.as_deref().map_or_else(String::new, |p| p.display().to_string());
+    let from = spec.first_touch.as_ref().or(spec.restore.as_ref());
+    let file = from.map_or_else(String::new, |p| p.display().to_string());
     std::thread::Builder::new()
         .name("memory".into())
         .spawn(move || {
             while let Err(rustix::io::Errno::INTR) = read(&bell, &mut [0; 8]) {}
             stop.lost(&format!(
-                "a part of its memory that it had not touched yet is gone: the memory file of the snapshot it came from \
+                "a part of its memory is gone: the memory file of the snapshot that it came from \
                  ({file}) was cut or cannot be read. It stood still at once; restore another snapshot, or start it anew."
             ));
         })

@@ -61,6 +61,10 @@ fn main() -> Result<()> {
         ours.restore(&mut figures)?;
         ours.suspend(&mut figures)?;
     }
+    for round in 1..=args.rounds.min(5) {
+        eprintln!("strata: round {round} from disk");
+        ours.cold(&mut figures)?;
+    }
     if args.clones > 0 {
         eprintln!("strata: {} clones", args.clones);
         ours.clones(args.clones, &mut figures)?;

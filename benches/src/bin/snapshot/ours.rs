@@ -3,7 +3,9 @@
 use crate::guest::{self, Console, Image};
 use crate::report::Figures;
 use anyhow::{Context, Result, ensure};
+use rustix::fs::{Advice, fadvise};
 use rustix::time::{ClockId, clock_gettime};
+use std::fs::File;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -108,6 +110,31 @@ impl Ours {
         // What it is now is given up, so it may as well be killed.
         self.strata(&["stop", "--force", SOURCE])?;
         self.back("restore", &["snapshot", "restore", SOURCE, TAG], figures)
+    }
+
+    /// As [`Ours::restore`], with memory that the host has to read from its disk; first without knowing which of it will be
+    /// wanted, then with.
+    pub fn cold(&self, figures: &mut Figures) -> Result<()> {
+        let snapshot = self.home.path().join("instances").join(SOURCE).join("snapshots").join(TAG);
+        let hint = snapshot.join("first-touch");
+        for known in [false, true] {
+            self.strata(&["stop", "--force", SOURCE])?;
+            let what = if known {
+                "restore from disk"
+            } else {
+                // What cannot be removed is not there.
+                let _ = std::fs::remove_file(&hint);
+                "restore from disk, first touches unknown"
+            };
+            let memory = File::open(snapshot.join("memory"))?;
+            fadvise(&memory, 0, None, Advice::DontNeed)?;
+            self.back(what, &["snapshot", "restore", SOURCE, TAG], figures)?;
+            let end = Instant::now() + guest::ANSWER;
+            while !hint.exists() && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        Ok(())
     }
 
     /// Away, and back again.
