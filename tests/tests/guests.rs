@@ -6,7 +6,7 @@ use std::time::Duration;
 use strata_e2e::{guest, qemu, soft, tools};
 use strata_machine::Exit;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
 fn passes_on_all(name: &str, harts: usize, options: &[&str]) -> Result<()> {
     if !tools::have(&[tools::GCC, tools::QEMU]) {
