@@ -217,3 +217,46 @@ fn a_page_that_goes_away_faults_at_the_right_half() {
     }
     assert!(faults[0] > 20 && faults[1] > 20, "{faults:?}");
 }
+
+#[test]
+fn a_page_that_goes_away_between_halves_of_a_rotation_shows_all_registers() {
+    // x12 is written while x11 is owed half of what it held; later x11 is written as well.
+    let routine = [
+        insn(Slliw, 11, 12, 0, 25),
+        insn(Srliw, 10, 12, 0, 7),
+        insn(Or, 12, 10, 11, 0),
+        insn(Addw, 12, 12, 13, 0),
+        insn(Addi, 11, 0, 0, 5),
+        insn(Xor, 13, 12, 11, 0),
+        insn(Jalr, 0, 1, 0, 0),
+    ];
+    // Every 32nd call finds X's second page unmapped: the handler puts it back.
+    let words = [
+        insn(Addi, 22, 22, 0, 1),
+        insn(Andi, 23, 22, 0, 31),
+        insn(Bne, 0, 23, 0, 12),
+        insn(Sd, 0, 27, 0, 8),
+        insn(SfenceVma, 0, 0, 0, 0),
+        insn(Jalr, 1, 9, 0, 0),
+        insn(Jal, 0, 0, 0, -24),
+    ];
+    let mut handler: Vec<u32> =
+        [10, 11, 12].into_iter().flat_map(|r| [insn(Slli, 31, 31, 0, 3), insn(Xor, 31, 31, r, 0)]).collect();
+    handler.extend([insn(Sd, 0, 27, 26, 8), insn(SfenceVma, 0, 0, 0, 0), insn(Sret, 0, 0, 0, 0)]);
+    for before in 1..routine.len() {
+        let at = 4096 - 4 * before as u64;
+        let mut parts = tables([[0, 4], [1, 5]]);
+        parts.push((HANDLER, code(&handler)));
+        parts.push((BODIES + at, code(&routine[..before])));
+        parts.push((BODIES + 4 * 4096, code(&routine[before..])));
+        let mut all = kernel(&words, &parts);
+        all.set(|s| {
+            (s.x[9], s.x[27], s.x[26]) = (X + at, entry(0, 0), pte(BODIES + 4 * 4096, RWX));
+            (s.x[12], s.x[13]) = (0x1234_5678_9abc_def1, 0x0fed_cba9_8765_4321);
+        });
+        for n in [700, 1000, 7, 900, 33, 2000] {
+            all.run(n, &format!("{before} before the end, for {n}"));
+        }
+        assert_ne!(all.run(0, "end").x[31], 0);
+    }
+}
