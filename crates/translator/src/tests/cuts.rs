@@ -114,6 +114,30 @@ fn shapes() -> Vec<(&'static str, Vec<u32>)> {
             ],
         ),
         (
+            "an operand that is written by a shift that waits",
+            vec![
+                imm(Srliw, 10, 12, 7),
+                imm(Slliw, 11, 12, 25),
+                op2(Or, 10, 10, 11),
+                imm(Slliw, 12, 13, 9),
+                imm(Srliw, 28, 13, 23),
+                op2(Or, 12, 12, 28),
+                op2(Xor, 13, 11, 10),
+                op2(Add, 13, 13, 12),
+            ],
+        ),
+        (
+            "a word that the interpreter's instance writes over",
+            vec![
+                op2(Addw, 10, 12, 13),
+                imm(Slli, 14, 12, 40),
+                insn(OrcB, 10, 14, 0, 0),
+                imm(Addiw, 28, 10, 0),
+                op2(Xor, 13, 13, 28),
+                op2(Add, 12, 12, 13),
+            ],
+        ),
+        (
             "a half that is dead soon",
             vec![
                 imm(Slliw, 11, 12, 25),
