@@ -41,8 +41,9 @@ use crate::unit::{Leave, NewExit, Page, Site, Step, UnitPage};
 use cold::Cold;
 use float::Floats;
 use loans::Loans;
+use owed::Now;
 use place::Place;
-use rotations::{Half, Halves, Joined};
+use rotations::Halves;
 use strata_isa::sem::execute;
 use strata_riscv::tier::{DataContext, Privilege};
 use strata_x64::{Alu, Asm, Cc, Gpr, Label, Size};
@@ -118,18 +119,10 @@ pub(crate) struct Emitter<'a> {
     at_cold: Vec<Place>,
     /// Steps that can wait for the other half of a rotation.
     halves: Halves,
-    /// What this instruction is a part of.
-    joined: Option<Joined>,
-    /// The shift that it is, if that can wait.
-    waits: Option<Half>,
+    /// What is decided of this instruction.
+    now: Now,
     /// By register, the last step that writes it.
     last_writes: [usize; 32],
-    /// Registers of which this instruction only takes the low half.
-    low: u32,
-    /// This instruction compares low halves.
-    compares_words: bool,
-    /// The upper half of what is computed is not wanted.
-    word_only: bool,
     /// By step, for accesses.
     windows: Option<Vec<u8>>,
     #[cfg(test)]
@@ -174,12 +167,8 @@ impl<'a> Emitter<'a> {
             place: Place::default(),
             at_cold: Vec::new(),
             halves: Halves::plan(job.steps),
-            joined: None,
-            waits: None,
+            now: Now::default(),
             last_writes: owed::last_writes(job.steps),
-            low: 0,
-            compares_words: false,
-            word_only: false,
             windows,
             #[cfg(test)]
             marks: Vec::new(),

@@ -183,7 +183,7 @@ impl Emitter<'_> {
         if let Leaf::Const(c) = b {
             let n = (c & if word { 31 } else { 63 }) as u8;
             match op {
-                SraW if !self.word_only => {
+                SraW if !self.now.word_only => {
                     let s = self.reg(a, d);
                     self.asm.movsx_rr(d, Size::D, s);
                     self.asm.shift_ri(Shift::Sar, Size::Q, d, n);
@@ -239,7 +239,7 @@ impl Emitter<'_> {
 
     /// The upper half of a result of 32 bits, unless it is not wanted.
     fn extend(&mut self, d: Gpr) {
-        if !self.word_only {
+        if !self.now.word_only {
             self.asm.movsx_rr(d, Size::D, d);
         }
     }
@@ -416,7 +416,7 @@ impl Emitter<'_> {
             Un::CpopW => self.asm.popcnt(Size::D, d, s),
             Un::SextB => self.asm.movsx_rr(d, Size::B, s),
             Un::SextH => self.asm.movsx_rr(d, Size::W, s),
-            Un::SextW if self.word_only => self.asm.mov_rr(Size::D, d, s),
+            Un::SextW if self.now.word_only => self.asm.mov_rr(Size::D, d, s),
             Un::SextW => self.asm.movsx_rr(d, Size::D, s),
             Un::ZextB => self.asm.movzx_rr(d, Size::B, s),
             Un::ZextH => self.asm.movzx_rr(d, Size::W, s),

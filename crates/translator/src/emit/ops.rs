@@ -39,11 +39,11 @@ impl Ops for Emitter<'_> {
             // On its way to memory, where it would have to be fetched again.
             word = Word::Whole;
         }
-        self.word_only = word == Word::Low;
+        self.now.word_only = word == Word::Low;
         if word != Word::Low || v != V::Un(Un::SextW, Leaf::X(r)) {
             self.write_x(r, v);
         }
-        self.word_only = false;
+        self.now.word_only = false;
         self.wrote(r, word);
         self.consts[usize::from(r & 31)] = v.known();
     }

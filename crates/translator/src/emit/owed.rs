@@ -14,7 +14,7 @@
 
 use super::Emitter;
 use super::float::bits;
-use super::rotations::{Half, may_call};
+use super::rotations::{Half, Joined, may_call};
 use super::value::{Leaf, V};
 use crate::registers::slot;
 use crate::unit::Step;
@@ -48,6 +48,21 @@ pub(super) enum Word {
     Whole,
     /// The low half of a word.
     Low,
+}
+
+/// What is decided of an instruction before its text runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Now {
+    /// The one operation that it makes of shifts that have not been done.
+    pub joined: Option<Joined>,
+    /// The shift that it is, if that can wait.
+    pub waits: Option<Half>,
+    /// Registers of which it only takes the low half.
+    pub low: u32,
+    /// It compares low halves.
+    pub compares_words: bool,
+    /// The upper half of what is computed is not wanted.
+    pub word_only: bool,
 }
 
 impl Owed {
@@ -125,15 +140,13 @@ fn low(insn: &Insn, words: u32) -> u32 {
 impl Emitter<'_> {
     /// Before an instruction that has a rule: what it reads is there, and what is owed of what it writes is paid.
     pub(super) fn prepare(&mut self, insn: &Insn) {
-        self.low = 0;
-        self.compares_words = false;
-        self.joined = self.joins_halves(insn);
-        self.waits = self.waiting_half(insn);
+        self.now = Now { joined: self.joins_halves(insn), ..Now::default() };
+        self.now.waits = self.waiting_half(insn);
         if self.place.owed == Owed::default() {
             return;
         }
         // A half in place leaves its register as it is.
-        if !self.waits.is_some_and(Half::is_in_place) {
+        if !self.now.waits.is_some_and(Half::is_in_place) {
             bits(insn.x_writes()).for_each(|r| self.release(r));
         }
         if may_call(insn) {
@@ -141,24 +154,22 @@ impl Emitter<'_> {
             halves.into_iter().flatten().filter(|h| h.is_in_place()).for_each(|h| self.pay_half(h));
         }
         let owed = self.place.owed;
-        self.low = low(insn, owed.words);
-        self.compares_words = compares(insn.op) && insn.x_reads() & !owed.words == 0;
-        for r in bits(insn.x_reads()) {
-            if self.joined.is_none() {
-                self.want(r);
-            }
+        self.now.low = low(insn, owed.words);
+        self.now.compares_words = compares(insn.op) && insn.x_reads() & !owed.words == 0;
+        if self.now.joined.is_none() {
+            bits(insn.x_reads()).for_each(|r| self.want(r));
         }
     }
 
     /// The size in which this instruction compares.
     pub(super) fn compared(&self) -> Size {
-        if self.compares_words { Size::D } else { Size::Q }
+        if self.now.compares_words { Size::D } else { Size::Q }
     }
 
     /// Whether nothing is owed to `r` that this instruction would miss.
     pub(super) fn may_read(&self, r: Reg) -> bool {
         let owed = &self.place.owed;
-        owed.half(r).is_none() && owed.signs & !self.low & 1 << r == 0
+        owed.half(r).is_none() && owed.signs & !self.now.low & 1 << r == 0
     }
 
     /// Pays what this instruction needs of `r`.
@@ -166,7 +177,7 @@ impl Emitter<'_> {
         if let Some(half) = self.place.owed.half(r) {
             self.pay_half(half);
         }
-        if self.place.owed.signs & !self.low & 1 << r != 0 {
+        if self.place.owed.signs & !self.now.low & 1 << r != 0 {
             self.pay_sign(r);
         }
     }
@@ -189,7 +200,7 @@ impl Emitter<'_> {
     fn is_dead(&self, r: Reg) -> bool {
         for (n, step) in self.job.steps.iter().enumerate().skip(self.at) {
             let insn = &step.insn;
-            let joined = n == self.at && self.joined.is_some();
+            let joined = n == self.at && self.now.joined.is_some();
             let read = insn.x_reads() >> r & 1 != 0 && !joined;
             if read || usize::from(step.pages) > self.checked || insn.op.effect() != Effect::Pure {
                 return false;

@@ -170,7 +170,7 @@ impl Emitter<'_> {
     /// Does this instruction as a part of a rotation or an extension, if it is one.
     pub(super) fn rotation(&mut self) -> bool {
         let insn = self.step().insn;
-        match self.joined.take() {
+        match self.now.joined.take() {
             Some(Joined::Rotation { of, size, right }) => {
                 let d = self.host(insn.rd).unwrap_or(Gpr::Rax);
                 let s = self.reg(Leaf::X(of), d);
@@ -183,7 +183,7 @@ impl Emitter<'_> {
                 true
             }
             None => {
-                let Some(half) = self.waits.take() else { return false };
+                let Some(half) = self.now.waits.take() else { return false };
                 self.owe(half);
                 true
             }
@@ -193,7 +193,7 @@ impl Emitter<'_> {
     /// The shift that `insn` is, if it can wait.
     pub(super) fn waiting_half(&self, insn: &Insn) -> Option<Half> {
         let known = |h: &Half| self.consts[usize::from(h.of)].is_some();
-        let can_wait = self.halves.can_wait(self.at) && self.joined.is_none() && self.has_room();
+        let can_wait = self.halves.can_wait(self.at) && self.now.joined.is_none() && self.has_room();
         Half::of(insn).filter(|h| can_wait && !known(h))
     }
 
