@@ -226,35 +226,41 @@ fn sector(instance: &strata_vmm::Instance, write: Option<u8>) -> u8 {
     bytes[0]
 }
 
+/// Lets an instance run, from where it is, until `then` has been done to it; its console answers.
+fn run(dir: &Path, store: &Store, name: &str, then: impl FnOnce(&mut Client, &mut UnixStream)) {
+    let instance = store.take(name).unwrap();
+    let run = launcher(dir).launch(&instance.spec(), Some(instance.lock())).unwrap();
+    drop((instance, run.client));
+    let mut c = Client::connect_in(&Runtime::at(dir.join("strata")).unwrap(), name).unwrap();
+    let mut console = UnixStream::from(c.attach_console().unwrap());
+    console.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    console.write_all(b"z").unwrap();
+    let mut seen = [0];
+    while seen[0] != b'z' {
+        console.read_exact(&mut seen).unwrap();
+    }
+    then(&mut c, &mut console);
+    c.stop(&mut |_| ()).unwrap();
+}
+
 #[test]
 fn snapshots_hold_the_disk_of_their_moment() {
     let dir = tempfile::tempdir().unwrap();
-    let runtime = Runtime::at(dir.path().join("strata")).unwrap();
     let store = Store::at(&dir.path().join("home")).unwrap();
     store.create(new(dir.path(), Some("web"))).unwrap().keep();
     // Power on, take a snapshot, and pull the plug; the console answers with the moment's own machine each time.
     let run = |name: &str, tag: Option<&str>| {
-        let instance = store.take(name).unwrap();
-        let run = launcher(dir.path()).launch(&instance.spec(), Some(instance.lock())).unwrap();
-        drop((instance, run.client));
-        let mut c = Client::connect_in(&runtime, name).unwrap();
-        let mut console = UnixStream::from(c.attach_console().unwrap());
-        console.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        console.write_all(b"z").unwrap();
-        let mut seen = [0];
-        while seen[0] != b'z' {
-            console.read_exact(&mut seen).unwrap();
-        }
-        if let Some(tag) = tag {
+        run(dir.path(), &store, name, |c, console| {
+            let Some(tag) = tag else { return };
             eprintln!("{tag}: {:?}", c.snapshot(tag, false).unwrap());
             assert_eq!(c.status().unwrap().phase, "running");
+            let mut seen = [0];
             console.write_all(b"y").unwrap();
             console.read_exact(&mut seen).unwrap();
             assert_eq!(seen[0], b'y', "it goes on");
             assert_eq!(c.snapshot(tag, false).unwrap_err().kind, Kind::CannotCreate);
             assert_eq!(c.snapshot("../x", false).unwrap_err().kind, Kind::Config);
-        }
-        c.stop(&mut |_| ()).unwrap();
+        });
     };
     let take = |name: &str| store.take(name).unwrap();
     sector(&take("web"), Some(1));

@@ -17,6 +17,7 @@ mod elf;
 mod image;
 pub mod pc;
 mod plan;
+mod room;
 
 pub use elf::{Elf, HtifSymbols};
 pub use image::ImageHeader;

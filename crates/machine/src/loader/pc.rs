@@ -13,6 +13,7 @@
 //! ```
 //! Every file is hostile: sizes and addresses are checked against RAM and against each other.
 
+use super::room::Room;
 use super::{LoadError, Placement, Source};
 use object::LittleEndian;
 use object::elf::{EM_X86_64, FileHeader64, PT_LOAD, PT_NOTE};
@@ -66,37 +67,6 @@ const PVH_MAGIC: u32 = 0x336e_c578;
 const USABLE: u32 = 1;
 /// No ELF kernel has more.
 const MAX_SEGMENTS: usize = 64;
-
-/// RAM and what has been placed in it.
-struct Room<'a> {
-    ram: &'a GuestRam,
-    taken: Vec<(u64, u64, String)>,
-}
-
-impl Room<'_> {
-    fn no_room(&self, name: &str, why: String) -> LoadError {
-        let ram = self.ram.regions().iter().map(|r| r.size()).sum::<u64>() >> 20;
-        LoadError::NoRoom { name: name.to_owned(), ram, why }
-    }
-
-    /// Claims `[at, at + len)`.
-    fn claim(&mut self, name: &str, at: u64, len: u64) -> Result<(), LoadError> {
-        if !self.ram.contains(at, len) {
-            return Err(self.no_room(name, format!("it wants {len:#x} bytes from address {at:#x} on")));
-        }
-        let end = at + len;
-        if let Some((a, b, who)) = self.taken.iter().find(|(a, b, _)| at < *b && *a < end) {
-            return Err(self.no_room(name, format!("it overlaps {who} at {a:#x} to {b:#x}")));
-        }
-        self.taken.push((at, end, name.to_owned()));
-        Ok(())
-    }
-
-    fn put(&mut self, name: &str, at: u64, bytes: &[u8], memory: u64) -> Result<(), LoadError> {
-        self.claim(name, at, memory.max(bytes.len() as u64))?;
-        self.ram.load(at, bytes).map_err(|e| self.no_room(name, e.to_string()))
-    }
-}
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
@@ -215,7 +185,8 @@ pub fn load(ram: &GuestRam, what: &Placement, cmdline: &str, vcpus: u32) -> Resu
         return Err(machine("x86-micro begins with a kernel, and has no place for a firmware"));
     }
     let source = what.kernel.as_ref().ok_or_else(|| machine("nothing to start: no kernel"))?;
-    let mut room = Room { ram, taken: Vec::new() };
+    let low_end = ram.regions().first().map_or(0, |r| r.gpa() + r.size());
+    let mut room = Room::new(ram, 0, low_end);
     let tables = acpi::tables(vcpus, ACPI);
     room.put("the ACPI tables", ACPI, &tables, 0)?;
     room.claim("the boot parameters", PARAMETERS, zero_page::SIZE as u64)?;
@@ -247,8 +218,8 @@ fn place_initrd(room: &mut Room<'_>, source: &Source, last: u64) -> Result<(u64,
     if bytes.is_empty() {
         return Err(source.not("an initrd", "it is empty"));
     }
-    let (len, low) = (bytes.len() as u64, room.ram.regions().first().map_or(0, |r| r.gpa() + r.size()));
-    let end = low.min(last.saturating_add(1)).min(X86Micro::LOW_RAM_END);
+    let len = bytes.len() as u64;
+    let end = room.end.min(last.saturating_add(1)).min(X86Micro::LOW_RAM_END);
     let at = end.checked_sub(len).map_or(0, |at| at & !4095);
     room.put(&source.name, at, &bytes, 0)?;
     Ok((at, len))

@@ -1,5 +1,6 @@
 //! Placing everything in RAM. See the parent module for the map.
 
+use super::room::Room;
 use super::{Elf, HtifSymbols, ImageHeader, LoadError, Source};
 use strata_engine::{Entry, Privilege};
 use strata_memory::GuestRam;
@@ -39,51 +40,6 @@ pub struct Loaded {
     pub fdt: (u64, u64),
 }
 
-/// The range of RAM and what has been placed in it so far.
-struct Room<'a> {
-    ram: &'a GuestRam,
-    base: u64,
-    end: u64,
-    taken: Vec<(u64, u64, String)>,
-}
-
-impl Room<'_> {
-    fn no_room(&self, name: &str, why: String) -> LoadError {
-        LoadError::NoRoom { name: name.to_owned(), ram: (self.end - self.base) / MIB, why }
-    }
-
-    /// Claims `[at, at + len)` for `name`.
-    fn claim(&mut self, name: &str, at: u64, len: u64) -> Result<(), LoadError> {
-        let end = at.checked_add(len).filter(|&e| at >= self.base && e <= self.end);
-        let Some(end) = end else {
-            return Err(self.no_room(name, format!("it wants {len:#x} bytes from address {at:#x} on")));
-        };
-        if let Some((a, b, who)) = self.taken.iter().find(|(a, b, _)| at < *b && *a < end) {
-            return Err(self.no_room(name, format!("it overlaps {who} at {a:#x} to {b:#x}")));
-        }
-        self.taken.push((at, end, name.to_owned()));
-        Ok(())
-    }
-
-    fn put(&mut self, name: &str, at: u64, bytes: &[u8], memory: u64) -> Result<(), LoadError> {
-        self.claim(name, at, memory.max(bytes.len() as u64))?;
-        self.ram.load(at, bytes).map_err(|e| self.no_room(name, e.to_string()))
-    }
-
-    fn put_elf(&mut self, source: &Source, bytes: &[u8]) -> Result<Elf, LoadError> {
-        let elf = Elf::parse(source, bytes)?;
-        for s in &elf.segments {
-            let s = s.above(self.base, elf.headers, bytes);
-            self.put(&source.name, s.address, bytes.get(s.file.clone()).unwrap_or(&[]), s.memory)?;
-        }
-        Ok(elf)
-    }
-
-    fn top(&self) -> u64 {
-        self.taken.iter().map(|t| t.1).max().unwrap_or(self.base)
-    }
-}
-
 /// Loads everything into `ram`. `fdt` makes the device tree once the initrd's range is known.
 ///
 /// # Errors
@@ -99,7 +55,7 @@ pub fn load<E: From<LoadError>>(
         why: "it has no memory at all".into(),
     })?;
     let (base, end) = (region.gpa(), region.gpa() + region.size());
-    let mut room = Room { ram, base, end, taken: Vec::new() };
+    let mut room = Room::new(ram, base, end);
     let firmware = what.firmware.as_ref().map(|f| place_firmware(&mut room, f)).transpose()?;
     let kernel = what.kernel.as_ref().map(|k| place_kernel(&mut room, k, firmware.is_some())).transpose()?;
     let initrd = what.initrd.as_ref().map(|i| place_initrd(&mut room, i)).transpose()?;
@@ -140,13 +96,22 @@ fn tree_place(base: u64, end: u64, len: u64) -> u64 {
     if roomy > base { roomy } else { below(end, 8) }
 }
 
+fn put_elf(room: &mut Room<'_>, source: &Source, bytes: &[u8]) -> Result<Elf, LoadError> {
+    let elf = Elf::parse(source, bytes)?;
+    for s in &elf.segments {
+        let s = s.above(room.base, elf.headers, bytes);
+        room.put(&source.name, s.address, bytes.get(s.file.clone()).unwrap_or(&[]), s.memory)?;
+    }
+    Ok(elf)
+}
+
 fn place_firmware(room: &mut Room<'_>, source: &Source) -> Result<(u64, Option<HtifSymbols>), LoadError> {
     let bytes = source.raw_content()?;
     if bytes.is_empty() {
         return Err(source.not("a firmware", "it is empty"));
     }
     if Elf::is_elf(&bytes) {
-        let elf = room.put_elf(source, &bytes)?;
+        let elf = put_elf(room, source, &bytes)?;
         return Ok((elf.entry, elf.htif));
     }
     if bytes.starts_with(&[0x1f, 0x8b]) || bytes.iter().all(|b| *b == 0) {
@@ -159,7 +124,7 @@ fn place_firmware(room: &mut Room<'_>, source: &Source) -> Result<(u64, Option<H
 fn place_kernel(room: &mut Room<'_>, source: &Source, payload: bool) -> Result<u64, LoadError> {
     let bytes = source.content()?;
     if Elf::is_elf(&bytes) {
-        return Ok(room.put_elf(source, &bytes)?.entry);
+        return Ok(put_elf(room, source, &bytes)?.entry);
     }
     if payload && !bytes.is_empty() && !ImageHeader::is_image(&bytes) {
         let at = room.base + PAYLOAD_OFFSET;

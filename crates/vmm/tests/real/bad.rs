@@ -21,7 +21,7 @@ fn another_machines_moment_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::at(&dir.path().join("home")).unwrap();
     store.create(new(dir.path(), Some("web"))).unwrap().keep();
-    transfer::run(dir.path(), &store, "web", |c| assert!(c.snapshot("one", false).is_ok()));
+    run(dir.path(), &store, "web", |c, _| assert!(c.snapshot("one", false).is_ok()));
     let set = dir.path().join("home/instances/web/snapshots/one");
     let good = fs::read(set.join("state")).unwrap();
     let start = |word: &str| {
@@ -68,5 +68,5 @@ fn another_machines_moment_is_refused_by_name() {
     }
     fs::rename(dir.path().join("aside"), &path).unwrap();
     store.take("web").unwrap().go_back("one").unwrap();
-    transfer::run(dir.path(), &store, "web", |_| ());
+    run(dir.path(), &store, "web", |_, _| ());
 }

@@ -7,26 +7,9 @@ fn source(dir: &Path) -> Store {
     let store = Store::at(&dir.join("home")).unwrap();
     store.create(new(dir, Some("web"))).unwrap().keep();
     sector(&store.take("web").unwrap(), Some(1));
-    run(dir, &store, "web", |c| assert!(c.snapshot("one", false).is_ok()));
+    run(dir, &store, "web", |c, _| assert!(c.snapshot("one", false).is_ok()));
     sector(&store.take("web").unwrap(), Some(2));
     store
-}
-
-/// Lets an instance run, from where it is, until `then` has been done.
-pub fn run(dir: &Path, store: &Store, name: &str, then: impl FnOnce(&mut Client)) {
-    let instance = store.take(name).unwrap();
-    let run = launcher(dir).launch(&instance.spec(), Some(instance.lock())).unwrap();
-    drop((instance, run.client));
-    let mut c = Client::connect_in(&Runtime::at(dir.join("strata")).unwrap(), name).unwrap();
-    let mut console = UnixStream::from(c.attach_console().unwrap());
-    console.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    console.write_all(b"z").unwrap();
-    let mut seen = [0];
-    while seen[0] != b'z' {
-        console.read_exact(&mut seen).unwrap();
-    }
-    then(&mut c);
-    c.stop(&mut |_| ()).unwrap();
 }
 
 /// What is in a folder of instances, with the sizes of files.
@@ -81,21 +64,21 @@ fn a_snapshot_in_a_file_needs_nothing_of_where_it_came_from() {
         web.go_back("one").unwrap();
         assert_eq!(sector(&web, None), 1);
         drop(web);
-        run(dir.path(), &store, name, |c| assert!(c.snapshot("two", false).is_ok()));
+        run(dir.path(), &store, name, |c, _| assert!(c.snapshot("two", false).is_ok()));
         // And from power-on, by the kernel that came with it.
-        run(dir.path(), &store, name, |c| c.reset().unwrap());
+        run(dir.path(), &store, name, |c, _| c.reset().unwrap());
     }
     // A clone of what was imported needs nothing of it, and what goes out again is the same machine.
     store.clone_from("web", "one", "third", None).unwrap().keep();
     store.export("web", "one", &dir.path().join("third.strata"), &mut |_, _| ()).unwrap();
     store.take("web").unwrap().delete().unwrap();
     assert_eq!(sector(&store.take("third").unwrap(), None), 1);
-    run(dir.path(), &store, "third", |c| c.reset().unwrap());
+    run(dir.path(), &store, "third", |c, _| c.reset().unwrap());
     store.import(&dir.path().join("third.strata"), Some("fourth"), None, &mut |_, _| ()).unwrap();
     let mut fourth = store.take("fourth").unwrap();
     fourth.go_back("one").unwrap();
     drop(fourth);
-    run(dir.path(), &store, "fourth", |_| ());
+    run(dir.path(), &store, "fourth", |_, _| ());
 }
 
 #[test]
