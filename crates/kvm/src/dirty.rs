@@ -68,9 +68,10 @@ impl Vm {
         for (slot, region) in self.slots() {
             let size = usize::try_from(region.size()).unwrap_or(usize::MAX);
             let bitmap = self.fd.get_dirty_log(slot, size).map_err(KvmError::at("KVM_GET_DIRTY_LOG"))?;
-            let marked = bitmap.iter().enumerate().flat_map(|(word, bits)| {
-                (0..64).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| word * 64 + bit)
-            });
+            let marked =
+                bitmap.iter().enumerate().filter(|(_, bits)| **bits != 0).flat_map(|(word, bits)| {
+                    (0..64).filter(move |bit| bits >> bit & 1 != 0).map(move |bit| word * 64 + bit)
+                });
             for page in marked {
                 region.pages().mark_dirty(page);
                 count += 1;

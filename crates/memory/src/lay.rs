@@ -54,7 +54,7 @@ impl GuestRam {
             }
             Part::Bytes(_) => return Err(bad("not as long as the bytes for it")),
         };
-        (first..first + count).for_each(|p| region.pages().set_presence(p, presence));
+        region.pages().set_presences(first..first + count, presence);
         Ok(())
     }
 }

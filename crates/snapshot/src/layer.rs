@@ -21,7 +21,7 @@ mod write;
 pub use chain::{LayerChain, MAX_LAYERS, Placed};
 pub use index::{Run, RunKind};
 pub use read::Layer;
-pub(crate) use write::LayerWriter;
+pub(crate) use write::{LayerWriter, is_zero};
 
 use crate::SnapshotError;
 use sha2::{Digest, Sha256};

@@ -72,9 +72,9 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
     };
     let resources = Resources {
         tier: spec.tier.map(Into::into),
-        // Somebody may be there to keep up with; a file has time.
         // Beside a hundred others.
         code_size: spec.renewed.then_some(CLONE_CODE),
+        // Somebody may be there to keep up with; a file has time.
         pace: !matches!(spec.console, ConsoleSpec::File { .. }),
         restore: restore.map(|r| r.moment),
         placement,

@@ -86,6 +86,11 @@ pub fn home() -> Result<PathBuf> {
 }
 
 impl Store {
+    /// The store that an instance's folder is in.
+    fn of(instance: &Path) -> Store {
+        Store { dir: instance.parent().unwrap_or(instance).to_owned() }
+    }
+
     /// The store of the user's [`home`], made if need be.
     ///
     /// # Errors
@@ -342,8 +347,7 @@ impl Instance {
     /// What the host answers; what is left of it is swept later.
     pub fn delete(mut self) -> Result<()> {
         self.fresh = false;
-        let store = Store { dir: self.dir.parent().unwrap_or(&self.dir).to_owned() };
-        let _guard = store.guard()?;
+        let _guard = layers::guard_of(&self.dir)?;
         remove_instance(&self.dir)
     }
 }
@@ -362,8 +366,7 @@ impl Drop for Instance {
 /// # Errors
 /// What the host answers.
 pub(crate) fn remove_ended(dir: &Path) -> Result<()> {
-    let store = Store { dir: dir.parent().unwrap_or(dir).to_owned() };
-    let _guard = store.guard()?;
+    let _guard = layers::guard_of(dir)?;
     remove_instance(dir)
 }
 

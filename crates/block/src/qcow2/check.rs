@@ -32,9 +32,9 @@ const PLAIN: u16 = 1 << 15;
 const MANY: u16 = PLAIN - 1;
 
 const COPIED: u64 = 1 << 63;
-const COMPRESSED: u64 = 1 << 62;
+pub(super) const COMPRESSED: u64 = 1 << 62;
 pub(crate) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
-const ZERO: u64 = 1;
+pub(super) const ZERO: u64 = 1;
 
 /// Outcome of a check that found the image usable, perhaps after [`Report::repair`].
 #[derive(Debug, Default)]

@@ -6,17 +6,12 @@ use std::path::{Path, PathBuf};
 
 use vm_memory::VolatileSlice;
 
-use super::check::OFFSET;
+use super::check::{COMPRESSED, OFFSET, ZERO};
 use super::header::{Header, be64};
 use super::{checked_header, create_overlay};
 use crate::open::{OpenOptions, open};
 use crate::qcow2::Chain;
 use crate::{Disk, DiskError, Format};
-
-/// Bit of an L2 entry that says the cluster reads as zeroes.
-const ZERO: u64 = 1;
-/// Bit of an L2 entry that says the cluster is compressed.
-const COMPRESSED: u64 = 1 << 62;
 
 /// Makes the qcow2 layer `to` of the qcow2 layers `upper`, nearest first, which stand on `below`, nearest first: with `to` in
 /// their place, the disk is the same. It is durable when this returns. None of them may change meanwhile.

@@ -13,6 +13,7 @@
 //! ```
 //! Every file is hostile: sizes and addresses are checked against RAM and against each other.
 
+use super::image::u32_at;
 use super::room::Room;
 use super::{LoadError, Placement, Source};
 use object::LittleEndian;
@@ -67,10 +68,6 @@ const PVH_MAGIC: u32 = 0x336e_c578;
 const USABLE: u32 = 1;
 /// No ELF kernel has more.
 const MAX_SEGMENTS: usize = 64;
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
-}
 
 fn set(bytes: &mut [u8], at: usize, value: &[u8]) {
     if let Some(to) = bytes.get_mut(at..at + value.len()) {

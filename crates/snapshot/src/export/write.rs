@@ -44,7 +44,7 @@ impl<W: Write> ExportWriter<W> {
     /// # Errors
     /// It cannot be written.
     pub fn put(&mut self, item: Item, place: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
-        if item != Item::End && bytes.iter().all(|b| *b == 0) {
+        if item != Item::End && crate::layer::is_zero(bytes) {
             return Ok(());
         }
         let path = self.path.clone();

@@ -258,7 +258,7 @@ pub(super) fn complete(
 }
 
 /// Whether all bytes are 0; of a whole page, many at a time.
-fn is_zero(bytes: &[u8]) -> bool {
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(64).all(|c| c.iter().fold(0, |all, b| all | b) == 0)
 }
 

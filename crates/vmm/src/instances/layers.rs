@@ -30,7 +30,7 @@ const MERGING: &str = ".merge-";
 
 /// The store's lock, for who has only an instance's folder.
 pub(crate) fn guard_of(dir: &Path) -> Result<OwnedFd> {
-    Store { dir: dir.parent().unwrap_or(dir).to_owned() }.guard()
+    Store::of(dir).guard()
 }
 
 /// The layers of a snapshot, from the top.

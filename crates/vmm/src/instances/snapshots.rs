@@ -99,7 +99,7 @@ impl Store {
     }
 
     /// Checks that the layers of the disk are there that a snapshot names.
-    fn has_layers(&self, name: &str, tag: &str, manifest: &Manifest) -> Result<()> {
+    pub(super) fn has_layers(&self, name: &str, tag: &str, manifest: &Manifest) -> Result<()> {
         let dir = self.path(name)?;
         for layer in manifest.disks.iter().flat_map(|d| &d.layers) {
             let path = dir.join(layer);
@@ -167,10 +167,7 @@ impl Store {
         self.has_layers(source, tag, &manifest)?;
         let mut record = record_of(&manifest, &format_args!("The snapshot {tag} of {source}"))?;
         rebind(&mut record, net, source)?;
-        if to.exists() {
-            let m = format!("An instance named {new} exists already: choose another name.");
-            return Err(Error::new(Kind::CannotCreate, m));
-        }
+        self.free(new)?;
         let making = self.dir.join(format!("{MAKING}{new}"));
         remove_tree(&making)?;
         record.name = new.to_owned();
@@ -256,7 +253,7 @@ impl Instance {
     /// # Errors
     /// `NotFound`; `BadInput` if it is not whole: nothing has changed.
     pub fn go_back(&mut self, tag: &str) -> Result<()> {
-        let store = Store { dir: self.dir.parent().unwrap_or(&self.dir).to_owned() };
+        let store = Store::of(&self.dir);
         // From here on nobody rewrites the snapshot.
         let guard = store.guard()?;
         let set = store.snapshot(&self.record.name, tag)?;

@@ -39,9 +39,10 @@ impl Store {
         let mut file = Unnamed::beside(to)?;
         // What is open stays, whoever folds layers or deletes the snapshot later.
         let guard = self.guard()?;
-        let manifest = self.verify(name, tag, false)?;
         let set = SetReader::open(&self.snapshot(name, tag)?)?;
-        let record = record_of(&manifest, &format_args!("The snapshot {tag} of {name}"))?;
+        let manifest = set.manifest();
+        self.has_layers(name, tag, manifest)?;
+        let record = record_of(manifest, &format_args!("The snapshot {tag} of {name}"))?;
         if let Some(d) = record.disks.first() {
             let m = format!(
                 "{name} has the disk {}, which is not its own: an export would not have it.",
@@ -49,7 +50,7 @@ impl Store {
             );
             return Err(Error::new(Kind::Refused, m));
         }
-        let mut disk = closed_disk(&self.path(name)?, &manifest, &record)?;
+        let mut disk = closed_disk(&self.path(name)?, manifest, &record)?;
         drop(guard);
         set.memory().verify()?;
         let boot = [&record.firmware, &record.kernel, &record.initrd]
@@ -68,7 +69,7 @@ impl Store {
             progress(done, total);
         };
         let mut writer =
-            ExportWriter::new(BufWriter::with_capacity(PIECE, &mut file.file), to, &manifest, &contents)?;
+            ExportWriter::new(BufWriter::with_capacity(PIECE, &mut file.file), to, manifest, &contents)?;
         writer.put_set(&set, &mut tick)?;
         let mut buf = vec![0; PIECE];
         if let Some(disk) = &mut disk {
@@ -137,7 +138,7 @@ impl Store {
     }
 
     /// The folder of an instance that is yet to be.
-    fn free(&self, name: &str) -> Result<PathBuf> {
+    pub(super) fn free(&self, name: &str) -> Result<PathBuf> {
         let to = self.path(name)?;
         if to.exists() {
             let m = format!("An instance named {name} exists already: choose another name.");
