@@ -6,7 +6,7 @@
 //!   soft.rs    runs of our own: one hart on almost nothing, or a whole machine
 //!   guest.rs   builds the bare-metal programs of `guests/`
 //!   conformance/  the same scenarios on every engine
-//!   linux.rs   Linux on the board `x86-micro`, on KVM
+//!   instance/  amd64 instances on KVM, by the commands, with Linux in the guest
 //!   diff/      the differential test: programs whose every instruction is logged, on both engines
 //! ```
 //! Nothing here is part of the product; the product is what is being tested.
@@ -17,8 +17,7 @@
 pub mod conformance;
 pub mod diff;
 pub mod guest;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub mod linux;
+pub mod instance;
 pub mod qemu;
 pub mod soft;
 pub mod tools;

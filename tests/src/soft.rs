@@ -147,7 +147,10 @@ pub fn machine(
     deterministic: bool,
 ) -> Result<(Arc<Machine>, File)> {
     let spec = MachineSpec {
+        board: strata_machine::Board::RiscvVirt,
         harts: u32::try_from(harts)?,
+        processor: None,
+        transport: Default::default(),
         memory: 128 << 20,
         cmdline: String::new(),
         deterministic,

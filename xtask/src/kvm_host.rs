@@ -2,11 +2,15 @@
 //!
 //! ```text
 //!  this host    qemu-system-x86_64, TCG, a processor with SVM and nested paging
-//!   └─ Debian's kernel with kvm-amd, an initramfs of busybox and the tests
-//!       └─ the tests' guests, among them that kernel again, on /dev/kvm
+//!   └─ Debian's kernel with kvm-amd, an initramfs of busybox, strata and the tests
+//!       └─ the tests' guests, among them that kernel again in instances of strata, on /dev/kvm
 //! ```
 //! So they run the same on a machine without hardware virtualization, and no scenario may be skipped there. The last line
 //! is "kvm: N scenarios passed, M skipped".
+//!
+//! Of some ten runs one ends with a guest that stands still, or whose processor gives up with a triple fault, at another
+//! place each time, and not found so far (`docs/status.md`). So a host in which instances fail, and nothing else, is made once
+//! more, and both say so: what fails twice is a failure.
 
 use crate::run::command;
 use crate::tools::{self, Tools, target};
@@ -17,15 +21,36 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-const PACKAGES: &[(&str, &str)] =
-    &[("qemu-system-x86", "qemu-system-x86_64"), ("busybox-static", "busybox"), ("xz-utils", "xz")];
+pub(crate) const PACKAGES: &[(&str, &str)] = &[("busybox-static", "busybox"), ("xz-utils", "xz")];
+
+const QEMU: &str = "qemu-system-x86_64";
+
+/// The counter of this host's processors is one, and steady, which Linux believes of an AMD processor only when told: without
+/// that its KVM corrects each guest's counter whenever a vCPU is scheduled, as no host does that anybody would use.
+const APPEND: &str = "console=ttyS0 quiet panic=-1 tsc=reliable";
 
 /// Modules in the order in which they are inserted.
-const MODULES: [&str; 4] = ["irqbypass", "ccp", "kvm", "kvm-amd"];
-/// A run takes half a minute on an idle host of two processors.
-const LIMIT: Duration = Duration::from_secs(600);
-/// What the host's init says at the end, with the worst exit status of what it ran.
+pub(crate) const MODULES: [&str; 4] = ["irqbypass", "ccp", "kvm", "kvm-amd"];
+/// Modules of the Linux that runs as a guest inside, likewise.
+const GUEST_MODULES: [&str; 11] = [
+    "virtio_ring",
+    "virtio",
+    "virtio_mmio",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "virtio_blk",
+    "failover",
+    "net_failover",
+    "virtio_net",
+    "virtio-rng",
+];
+/// A run takes some two minutes on an idle host of two processors.
+const LIMIT: Duration = Duration::from_secs(900);
+/// What the host's init says at the end, with a number for what failed.
 const VERDICT: &str = "test-kvm ended with ";
+/// What is said of a number that is not 0.
+const ENDED: &str = "the tests on KVM ended with ";
 
 /// Installs what is missing, builds the host and runs the tests in it.
 pub fn test(tools: &Tools) -> Result<(), String> {
@@ -34,34 +59,53 @@ pub fn test(tools: &Tools) -> Result<(), String> {
     let kernel = kernel(&dir)?;
     let root = dir.join("root");
     let _ = fs::remove_dir_all(&root);
-    for d in ["bin", "dev", "guest", "modules", "proc", "sys", "tmp"] {
+    for d in ["bin", "dev", "etc", "guest", "modules", "proc", "sys", "tmp", "www"] {
         make(&root.join(d))?;
     }
     put(Path::new("/bin/busybox"), &root.join("bin/busybox"))?;
-    for (module, n) in MODULES.iter().zip(0..) {
-        let from = find(&dir.join("kernel/lib/modules"), module)?;
-        unpack(&from, &root.join(format!("modules/{n}-{module}.ko")))?;
-    }
+    let modules = dir.join("kernel/lib/modules");
+    put_modules(&modules, &MODULES, &root)?;
     programs(tools, &root)?;
     put(&kernel, &root.join("guest/vmlinuz"))?;
-    guest(&dir.join("guest"), &root.join("guest/initrd.gz"))?;
+    guest(&dir.join("guest"), &modules, &root.join("guest/initrd.gz"))?;
+    write(&root.join("www/hello"), "hello from the host\n")?;
+    write(&root.join("etc/passwd"), "root:x:0:0:root:/tmp:/bin/sh\n")?;
     let archive = dir.join("initramfs.gz");
-    pack(&root, INIT, &archive)?;
-    run(&kernel, &archive)
+    pack(&root, &init(TESTS), &archive)?;
+    let once = || run(tools, &kernel, &archive, &[], LIMIT);
+    once().or_else(|why| match why.strip_prefix(ENDED) {
+        Some("1") => {
+            println!("kvm: an instance failed. ONCE MORE: what comes again is a failure; see docs/status.md");
+            once().inspect(|()| println!("kvm: passed only when tried again"))
+        }
+        _ => Err(why),
+    })
 }
 
-/// The initrd of the Linux that runs as a guest inside: it says how many processors it has, and powers off.
-fn guest(root: &Path, archive: &Path) -> Result<(), String> {
+/// Puts modules into `root`, under names by which they are inserted in order.
+pub(crate) fn put_modules(all: &Path, wanted: &[&str], root: &Path) -> Result<(), String> {
+    for (module, n) in wanted.iter().zip(0..) {
+        unpack(&find(all, module)?, &root.join(format!("modules/{n:02}-{module}.ko")))?;
+    }
+    Ok(())
+}
+
+/// The initrd of the Linux that runs as a guest inside: it says how many processors it has, and starts a shell.
+pub(crate) fn guest(root: &Path, modules: &Path, archive: &Path) -> Result<(), String> {
     let _ = fs::remove_dir_all(root);
-    for d in ["bin", "dev", "proc"] {
+    for d in ["bin", "dev", "modules", "proc", "sys"] {
         make(&root.join(d))?;
     }
     put(Path::new("/bin/busybox"), &root.join("bin/busybox"))?;
+    put_modules(modules, &GUEST_MODULES, root)?;
+    let dhcp = root.join("dhcp");
+    write(&dhcp, GUEST_DHCP)?;
+    command(Command::new("chmod").arg("755").arg(&dhcp))?;
     pack(root, GUEST_INIT, archive)
 }
 
 /// Packs `root` with `init` as an initramfs.
-fn pack(root: &Path, init: &str, archive: &Path) -> Result<(), String> {
+pub(crate) fn pack(root: &Path, init: &str, archive: &Path) -> Result<(), String> {
     write(&root.join("init"), init)?;
     command(Command::new("chmod").arg("755").arg(root.join("init")))?;
     let pack = "find . | busybox cpio -o -H newc 2>/dev/null | gzip -1 > \"$0\"";
@@ -72,32 +116,53 @@ const GUEST_INIT: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+for m in /modules/*; do insmod $m; done
 echo guest is up with $(grep -c ^processor /proc/cpuinfo) processors
-poweroff -f
+exec setsid cttyhack sh
 ";
 
-/// Inserts the modules, runs the tests one after the other, and tells the worst of their ends.
-const INIT: &str = "#!/bin/busybox sh
+/// What the guest's DHCP client does with an address.
+const GUEST_DHCP: &str = "#!/bin/sh
+[ \"$1\" = bound ] && ifconfig $interface $ip netmask $subnet && route add default gw $router
+";
+
+/// Runs the tests one after the other; what is left is 1 if only instances failed.
+const TESTS: &str = "export STRATA_HOME=/tmp/strata
+unit --test-threads=1 || worst=2
+conformance run /program all || worst=2
+instance /bin/strata /guest/vmlinuz /guest/initrd.gz || worst=$((worst + 1))
+";
+
+/// A host's init that runs `what`, which leaves a number for what failed in `worst`.
+pub(crate) fn init(what: &str) -> String {
+    format!("{BEGIN}{what}{END}")
+}
+
+/// Makes a host ready, and inserts its modules.
+const BEGIN: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
+ifconfig lo 127.0.0.1 up
+httpd -p 127.0.0.1:8000 -h /www
 for m in /modules/*; do insmod $m || echo \"cannot insert $m\"; done
-export RUST_BACKTRACE=1 PATH=/bin
+export RUST_BACKTRACE=1 PATH=/bin HOME=/tmp
 worst=0
-unit --test-threads=1 || worst=$?
-conformance run /program all || worst=$?
-linux /guest/vmlinuz /guest/initrd.gz || worst=$?
-echo \"test-kvm ended with $worst\"
+";
+/// Tells the number, and turns it off.
+const END: &str = "echo \"test-kvm ended with $worst\"
 poweroff -f
 ";
 
-fn make(dir: &Path) -> Result<(), String> {
+pub(crate) fn make(dir: &Path) -> Result<(), String> {
     fs::create_dir_all(dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))
 }
 
-fn put(from: &Path, to: &Path) -> Result<(), String> {
+pub(crate) fn put(from: &Path, to: &Path) -> Result<(), String> {
     if let Some(dir) = to.parent() {
         make(dir)?;
     }
@@ -106,7 +171,7 @@ fn put(from: &Path, to: &Path) -> Result<(), String> {
         .map_err(|e| format!("cannot copy {} to {}: {e}", from.display(), to.display()))
 }
 
-fn write(to: &Path, text: &str) -> Result<(), String> {
+pub(crate) fn write(to: &Path, text: &str) -> Result<(), String> {
     fs::write(to, text).map_err(|e| format!("cannot write {}: {e}", to.display()))
 }
 
@@ -119,7 +184,7 @@ fn output(c: &mut Command) -> Result<String, String> {
 }
 
 /// Unpacks the newest kernel package that apt knows, beside the system; gives the kernel.
-fn kernel(dir: &Path) -> Result<PathBuf, String> {
+pub(crate) fn kernel(dir: &Path) -> Result<PathBuf, String> {
     let depends = output(Command::new("apt-cache").args(["depends", "linux-image-amd64"]))?;
     let package = depends
         .lines()
@@ -172,7 +237,7 @@ fn unpack(from: &Path, to: &Path) -> Result<(), String> {
 /// Builds the tests, and puts them and the libraries that they need into `root`.
 fn programs(tools: &Tools, root: &Path) -> Result<(), String> {
     let cargo = || crate::run::cargo(tools);
-    command(cargo().args(["build", "-p", "strata-e2e", "--bins"]))?;
+    command(cargo().args(["build", "-p", "strata-e2e", "-p", "strata", "--bins"]))?;
     let conformance = target().join("debug/conformance");
     command(Command::new(&conformance).arg("build").arg(root.join("program")))?;
     let built = cargo()
@@ -185,33 +250,51 @@ fn programs(tools: &Tools, root: &Path) -> Result<(), String> {
     let unit =
         text.lines().filter_map(|l| l.split("\"executable\":\"").nth(1)?.split('"').next()).next_back();
     let unit = unit.ok_or("cargo built no tests of strata-kvm")?;
-    let linux = target().join("debug/linux");
-    let all = [(conformance.as_path(), "conformance"), (Path::new(unit), "unit"), (linux.as_path(), "linux")];
-    for (from, name) in all {
-        let to = root.join("bin").join(name);
-        put(from, &to)?;
-        command(Command::new("strip").arg("-g").arg(&to))?;
-        for library in
-            output(Command::new("ldd").arg(from))?.split_whitespace().filter(|w| w.starts_with('/'))
-        {
-            put(Path::new(library), &root.join(library.trim_start_matches('/')))?;
-        }
+    let built = |name: &str| (target().join("debug").join(name), name.to_owned());
+    let unit = (PathBuf::from(unit), "unit".to_owned());
+    for (from, name) in &[built("conformance"), built("instance"), built("strata"), unit] {
+        program(from, name, root)?;
     }
     Ok(())
 }
 
-/// Starts the host, and shows what it prints, until it is off.
-fn run(kernel: &Path, initramfs: &Path) -> Result<(), String> {
-    let mut c = Command::new("qemu-system-x86_64");
+/// Puts a program and the libraries that it needs into `root`.
+pub(crate) fn program(from: &Path, name: &str, root: &Path) -> Result<(), String> {
+    let to = root.join("bin").join(name);
+    put(from, &to)?;
+    command(Command::new("strip").arg("-g").arg(&to))?;
+    for library in output(Command::new("ldd").arg(from))?.split_whitespace().filter(|w| w.starts_with('/')) {
+        put(Path::new(library), &root.join(library.trim_start_matches('/')))?;
+    }
+    Ok(())
+}
+
+/// How many scenarios passed and were skipped, if `line` is a program's count of them.
+fn counts(line: &str) -> Option<[u32; 2]> {
+    let (passed, rest) = line.strip_prefix("kvm: ")?.split_once(" scenarios passed, ")?;
+    Some([passed.parse().ok()?, rest.strip_suffix(" skipped")?.parse().ok()?])
+}
+
+/// Starts the host with more arguments, and shows what it prints, until it is off.
+pub(crate) fn run(
+    tools: &Tools,
+    kernel: &Path,
+    initramfs: &Path,
+    more: &[&str],
+    limit: Duration,
+) -> Result<(), String> {
+    // `Command` looks for a program on this process's PATH, not on the one that it is given.
+    let ours = tools.bin.join(QEMU);
+    let mut c = Command::new(if ours.is_file() { ours } else { QEMU.into() });
     c.args(["-accel", "tcg", "-cpu", "max,+svm,+npt", "-smp", "2", "-m", "2G"]);
-    c.args(["-nographic", "-no-reboot", "-nic", "none", "-append", "console=ttyS0 quiet panic=-1"]);
-    c.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
+    c.args(["-nographic", "-no-reboot", "-nic", "none", "-append", APPEND]);
+    c.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args(more);
     eprintln!("+ {c:?}");
     let mut host = c
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
-        .map_err(|e| format!("qemu-system-x86_64 did not start: {e}"))?;
+        .map_err(|e| format!("{QEMU} did not start: {e}"))?;
     let (tell, hear) = channel();
     if let Some(out) = host.stdout.take() {
         std::thread::spawn(move || {
@@ -219,13 +302,14 @@ fn run(kernel: &Path, initramfs: &Path) -> Result<(), String> {
             lines.map(|l| String::from_utf8_lossy(&l).trim_end().to_owned()).try_for_each(|l| tell.send(l))
         });
     }
-    let (begun, mut verdict, mut count) = (Instant::now(), None, None);
+    let (begun, mut verdict, mut count) = (Instant::now(), None, [0, 0]);
     loop {
-        match hear.recv_timeout(LIMIT.saturating_sub(begun.elapsed())) {
+        match hear.recv_timeout(limit.saturating_sub(begun.elapsed())) {
             Ok(line) => {
                 println!("  {line}");
                 verdict = line.strip_prefix(VERDICT).map(str::to_owned).or(verdict);
-                count = Some(line).filter(|l| l.ends_with(" skipped") && l.starts_with("kvm: ")).or(count);
+                let counted = counts(&line).unwrap_or_default();
+                count.iter_mut().zip(counted).for_each(|(all, n)| *all += n);
             }
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
@@ -236,11 +320,14 @@ fn run(kernel: &Path, initramfs: &Path) -> Result<(), String> {
         }
     }
     let _ = host.wait();
-    let count = count.ok_or("the host ended before the scenarios did")?;
-    println!("{count}");
+    let [passed, skipped] = count;
+    if passed == 0 {
+        return Err("the host ended before the scenarios did".to_owned());
+    }
+    println!("kvm: {passed} scenarios passed, {skipped} skipped");
     match verdict.as_deref() {
         Some("0") => Ok(()),
-        Some(status) => Err(format!("the tests on KVM ended with {status}")),
-        None => Err(format!("the host did not end its tests within {LIMIT:?}")),
+        Some(status) => Err(format!("{ENDED}{status}")),
+        None => Err(format!("the host did not end its tests within {limit:?}")),
     }
 }

@@ -6,12 +6,14 @@
 //! cargo xtask lint          format, clippy and documentation, as CI wants them
 //! cargo xtask test-kvm      the tests of the KVM engine in a host with genuine KVM, made in software
 //! cargo xtask soak [WHAT]   the long runs, with their figures (see `cargo xtask soak help`)
+//! cargo xtask migrate-faults [--seed N] [--count N]   migrations in which a process dies at a random moment
 //! cargo xtask bless         rewrite the committed documents and schemas that are derived from code
 //! ```
 //! It depends on nothing but the standard library, so that it builds in a second on a fresh machine.
 #![forbid(unsafe_code)]
 
 mod kvm_host;
+mod kvm_soak;
 mod run;
 mod soak;
 mod tools;
@@ -27,8 +29,10 @@ fn main() -> ExitCode {
         ["tools"] => tools::install().map(|t| println!("tools: {}", t.bin.display())),
         ["lint"] => run::lint(),
         ["soak", rest @ ..] => tools::install().and_then(|t| soak::run(&t, rest)),
+        ["migrate-faults", rest @ ..] => tools::install().and_then(|t| run::migrate_faults(&t, rest)),
         ["bless"] => tools::install().and_then(|t| run::bless(&t)),
-        _ => Err("usage: cargo xtask test | test-kvm | tools | lint | soak [WHAT] | bless".to_owned()),
+        _ => Err("usage: cargo xtask test | test-kvm | tools | lint | soak [WHAT] | migrate-faults | bless"
+            .to_owned()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -34,6 +34,32 @@ pub fn lint() -> Result<(), String> {
     command(cargo().args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
+/// Runs fault samples of migrations, from the seed on; ends with one line of counts.
+pub fn migrate_faults(tools: &Tools, rest: &[&str]) -> Result<(), String> {
+    let (mut seed, mut count) = ("1", "100");
+    let mut words = rest.iter();
+    while let Some(word) = words.next() {
+        let value = words.next().filter(|v| v.parse::<u64>().is_ok());
+        match (*word, value) {
+            ("--seed", Some(v)) => seed = v,
+            ("--count", Some(v)) => count = v,
+            _ => return Err("usage: cargo xtask migrate-faults [--seed N] [--count N]".into()),
+        }
+    }
+    let mut run = cargo(tools);
+    run.args(["test", "--release", "-p", "strata", "--test", "migrate_faults", "--", "--nocapture"]);
+    run.env("STRATA_SEED", seed).env("STRATA_FAULTS", count).stdout(std::process::Stdio::piped());
+    let done = run.spawn().and_then(std::process::Child::wait_with_output);
+    let done = done.map_err(|e| format!("cannot run cargo: {e}"))?;
+    let out = String::from_utf8_lossy(&done.stdout).into_owned();
+    if !done.status.success() {
+        return Err(format!("a fault was not survived as it should be:\n{out}"));
+    }
+    let counts = out.lines().find(|l| l.contains("faults (seed")).unwrap_or("no counts were printed");
+    println!("{counts}");
+    Ok(())
+}
+
 /// Rewrites what is derived from code and committed; the diff is then read by a person.
 pub fn bless(tools: &Tools) -> Result<(), String> {
     command(cargo(tools).args(["test", "--workspace", "--no-fail-fast"]).env("STRATA_BLESS", "1"))

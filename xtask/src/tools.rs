@@ -1,8 +1,10 @@
 //! What the tests need from Debian: independent implementations to compare with, and a RISC-V compiler.
 //!
-//! Packages come through the host's own apt. The system's QEMU may be too old to know all extensions (7.2 lacks
-//! Zicond, Zicbom, Zicboz and Svadu), so a newer suite's is unpacked beside it, without touching the system: a
-//! private apt state, `dpkg-deb -x`, and a wrapper on the tests' PATH.
+//! Packages come through the host's own apt. The system's QEMU may be too old, so a newer suite's is unpacked beside it,
+//! without touching the system: a private apt state, `dpkg-deb -x`, and wrappers on the tests' PATH. Too old is what
+//! - lacks extensions of RISC-V (7.2: Zicond, Zicbom, Zicboz and Svadu), or
+//! - may translate a page while another processor writes it, and keep what it read (before 8.1). A Linux in it that patches
+//!   its own code, as all do, then runs into breakpoints that are not there any more: one processor hangs, or all.
 
 use crate::run::command;
 use std::ffi::OsString;
@@ -17,11 +19,16 @@ const PACKAGES: &[(&str, &str)] = &[
     ("device-tree-compiler", "dtc"),
     ("qemu-utils", "qemu-img"),
     ("iproute2", "ip"),
+    ("nftables", "nft"),
     ("ca-certificates", "update-ca-certificates"),
 ];
 
-/// The oldest QEMU that knows every extension compared with it.
+/// The oldest QEMU that knows every extension compared with it, and sees every write to code.
 const QEMU_AT_LEAST: u32 = 9;
+
+/// Programs of QEMU, and their packages.
+const QEMUS: [(&str, &str); 2] =
+    [("qemu-system-riscv64", "qemu-system-riscv"), ("qemu-system-x86_64", "qemu-system-x86")];
 
 /// The suite whose QEMU is unpacked where the system's is older.
 const QEMU_SUITE: &str = "trixie";
@@ -92,13 +99,10 @@ fn version(qemu: &Path) -> Option<u32> {
     text.split("version ").nth(1)?.split('.').next()?.parse().ok()
 }
 
-/// Makes sure that `qemu-system-riscv64` on the tests' PATH is new enough.
+/// Makes sure that every QEMU on the tests' PATH is new enough.
 fn qemu(dir: &Path, bin: &Path) -> Result<(), String> {
-    let wrapper = bin.join("qemu-system-riscv64");
-    if version(&wrapper).is_some_and(|v| v >= QEMU_AT_LEAST) {
-        return Ok(());
-    }
-    if version(Path::new("qemu-system-riscv64")).is_some_and(|v| v >= QEMU_AT_LEAST) {
+    let fits = |program: &Path| version(program).is_some_and(|v| v >= QEMU_AT_LEAST);
+    if QEMUS.iter().all(|(program, _)| fits(&bin.join(program)) || fits(Path::new(program))) {
         return Ok(());
     }
     let root = dir.join("qemu");
@@ -125,13 +129,8 @@ fn qemu(dir: &Path, bin: &Path) -> Result<(), String> {
         c
     };
     command(apt().arg("update"))?;
-    command(apt().args([
-        "install",
-        "-y",
-        "--download-only",
-        "--no-install-recommends",
-        "qemu-system-riscv",
-    ]))?;
+    let packages = QEMUS.iter().map(|(_, package)| package);
+    command(apt().args(["install", "-y", "--download-only", "--no-install-recommends"]).args(packages))?;
     let _ = fs::remove_dir_all(&root);
     fs::create_dir_all(&root).map_err(|e| format!("cannot make {}: {e}", root.display()))?;
     let archives = state.join("cache/archives");
@@ -144,25 +143,27 @@ fn qemu(dir: &Path, bin: &Path) -> Result<(), String> {
             }
         }
     }
-    write_wrapper(&wrapper, &root)?;
-    match version(&wrapper) {
-        Some(v) if v >= QEMU_AT_LEAST => Ok(()),
-        _ => Err(format!("the QEMU unpacked at {} does not run", root.display())),
+    for (program, _) in QEMUS {
+        write_wrapper(bin, program, &root)?;
+        if !fits(&bin.join(program)) {
+            return Err(format!("the {program} unpacked at {} does not run", root.display()));
+        }
     }
+    Ok(())
 }
 
-fn write_wrapper(wrapper: &Path, root: &Path) -> Result<(), String> {
+fn write_wrapper(bin: &Path, program: &str, root: &Path) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt;
-    let r = root.display();
+    let (r, wrapper) = (root.display(), bin.join(program));
     let lib = format!("{r}/usr/lib/x86_64-linux-gnu");
     // The data directory and a silent audio back end keep it from loading parts of another version.
     let text = format!(
         "#!/bin/sh\nexport QEMU_MODULE_DIR={lib}/qemu\nexec {lib}/ld-linux-x86-64.so.2 --library-path {lib} \
-         {r}/usr/bin/qemu-system-riscv64 -L {r}/usr/share/qemu -audio none \"$@\"\n"
+         {r}/usr/bin/{program} -L {r}/usr/share/qemu -L {r}/usr/share/seabios -audio none \"$@\"\n"
     );
     let write = || {
-        fs::write(wrapper, &text)?;
-        fs::set_permissions(wrapper, fs::Permissions::from_mode(0o755))
+        fs::write(&wrapper, &text)?;
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))
     };
     write().map_err(|e| format!("cannot write {}: {e}", wrapper.display()))
 }

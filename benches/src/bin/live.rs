@@ -29,7 +29,10 @@ struct Guest {
 impl Guest {
     fn new(program: &Path) -> Result<Guest> {
         let spec = MachineSpec {
+            board: strata_machine::Board::RiscvVirt,
             harts: 1,
+            processor: None,
+            transport: Default::default(),
             memory: MEMORY,
             cmdline: String::new(),
             deterministic: false,

@@ -36,11 +36,11 @@ mod testing;
 mod vectors;
 
 pub use error::{DiskError, DiskErrorKind};
-pub use lock::{Lease, Owner};
+pub use lock::{Lease, Owner, Recording, reclaim, recorded};
 pub use mem::MemDisk;
 pub use open::{OpenDisk, OpenOptions, open_disk};
 pub use probe::Format;
-pub use qcow2::{Chain, Qcow2Disk, create_image, create_overlay, fold_layers};
+pub use qcow2::{Chain, Cluster, Qcow2Disk, create_image, create_overlay, fold_layers, held, lay_over};
 pub use raw::RawDisk;
 pub use staged::{Staged, stage};
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use vm_memory::VolatileSlice;
 
-use crate::lock::{FileLock, Lease, Owner, lock_shared};
+use crate::lock::{FileLock, Lease, Owner, Recording, lock_shared};
 use crate::qcow2::{Chain, Qcow2Disk, resolve};
 use crate::staged::Unsettled;
 use crate::{Disk, DiskError, Format, RawDisk, probe::probe};
@@ -31,6 +31,8 @@ pub struct OpenOptions {
     pub epoch: Option<u64>,
     /// Where backing files may come from.
     pub chain: Chain,
+    /// When it is written down who has the disk. [`Recording::Later`] leaves that to [`OpenDisk::settle_in`].
+    pub recording: Recording,
 }
 
 impl OpenOptions {
@@ -43,6 +45,7 @@ impl OpenOptions {
             owner: Owner::this_process(instance),
             epoch: None,
             chain: Chain::default(),
+            recording: Recording::Now,
         }
     }
 }
@@ -76,6 +79,11 @@ impl OpenDisk {
     /// Epoch at which the disk is owned; none if it is read-only.
     pub fn epoch(&self) -> Option<u64> {
         self.lease.as_ref().map(Lease::epoch)
+    }
+
+    /// The file that it is in.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What a person should know, a sentence each.
@@ -136,6 +144,19 @@ impl OpenDisk {
             self.shared.push(unsettled.settle()?);
         }
         Ok(())
+    }
+
+    /// What [`Recording::Later`] and [`crate::lay_over`] have left: makes the file and its name durable, and writes down
+    /// who has it. To be called before anything is written to the disk.
+    ///
+    /// # Errors
+    /// What the host answers.
+    pub fn settle_in(&mut self) -> Result<(), DiskError> {
+        let Some(lease) = &mut self.lease else { return Ok(()) };
+        let synced = File::open(&self.path).and_then(|f| f.sync_all());
+        synced.map_err(|e| DiskError::from_io(&self.path, "make durable", e))?;
+        // Which makes the names in its folder durable, too.
+        lease.record()
     }
 
     /// Gives the disk up if it is not ours any more.
@@ -218,14 +239,14 @@ pub fn open_disk(options: OpenOptions) -> Result<Box<dyn Disk>, DiskError> {
 /// # Errors
 /// A [`DiskError`] of any kind. Nothing is left behind and no data is changed.
 pub fn open(options: OpenOptions) -> Result<OpenDisk, DiskError> {
-    let OpenOptions { path, format, read_only, owner, epoch, chain } = options;
+    let OpenOptions { path, format, read_only, owner, epoch, chain, recording } = options;
     let file = open_file(&path, read_only)?;
     let mut shared = Vec::new();
     let mut lease = if read_only {
         shared.push(lock_shared(&file, &path, &owner)?);
         None
     } else {
-        Some(Lease::take(&file, &path, &owner, epoch)?)
+        Some(Lease::take(&file, &path, &owner, epoch, recording)?)
     };
     let guessed = format.is_none();
     let format = match format {

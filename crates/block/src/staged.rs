@@ -11,7 +11,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use crate::DiskError;
-use crate::lock::{FileLock, Lease, Owner, lock_shared};
+use crate::lock::{FileLock, Lease, Owner, Recording, lock_shared};
 use crate::open::{OpenDisk, OpenOptions, open_file};
 use crate::qcow2::{Chain, Layer, Qcow2Disk};
 
@@ -33,7 +33,7 @@ pub struct Staged {
 /// A [`DiskError`] of any kind.
 pub fn stage(options: OpenOptions) -> Result<Staged, DiskError> {
     let file = open_file(&options.path, false)?;
-    let lease = Lease::take(&file, &options.path, &options.owner, options.epoch)?;
+    let lease = Lease::take(&file, &options.path, &options.owner, options.epoch, Recording::Now)?;
     let (mut below, mut shared) = (Vec::new(), Vec::new());
     if let Chain::Given(list) = &options.chain {
         for (path, format) in list.iter().skip(1) {

@@ -2,19 +2,21 @@
 //!
 //! ```text
 //!  RSDP ─► XSDT ─► FADT ─► DSDT   reduced hardware: no fixed registers but sleep and reset; the devices
-//!               └► MADT           processors and the I/O APIC
+//!               ├► MADT           processors and the I/O APIC
+//!               └► MCFG           where a PCI bus has its configuration space, if there is one
 //! ```
 //! All in one block that begins with the RSDP. ACPI 6.5: 5.2 for the tables, 4.1 for reduced hardware, 5.6.9 for the event
 //! device, by which a guest hears of a new VM generation ID.
 
-use crate::{Acpi, PartId, Row, Space, X86Micro};
+use crate::{Acpi, PartId, Row, Space, Transport, X86Micro};
 use acpi_tables::aml::{
-    Arg, Device, EISAName, Equal, IO, If, Interrupt, Memory32Fixed, Method, Name, Notify, Package, Path,
-    ResourceTemplate, Scope,
+    AddressSpace as Range, AddressSpaceCacheable, Arg, Device, EISAName, Equal, IO, If, Interrupt,
+    Memory32Fixed, Method, Name, Notify, Package, Path, ResourceTemplate, Scope,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
+use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
@@ -38,8 +40,9 @@ fn bytes(table: &dyn Aml) -> Vec<u8> {
     bytes
 }
 
-/// The tables for a machine of `vcpus`, to be put at `at`, which is the RSDP's address.
-pub fn tables(vcpus: u32, at: u64) -> Vec<u8> {
+/// The tables for a machine of `vcpus` whose virtio devices are reached by `transport`, to be put at `at`, which is the
+/// RSDP's address.
+pub fn tables(vcpus: u32, transport: Transport, at: u64) -> Vec<u8> {
     let mut block = vec![0; Rsdp::len().next_multiple_of(ALIGN)];
     let mut add = |table: Vec<u8>| {
         let address = at + block.len() as u64;
@@ -47,11 +50,12 @@ pub fn tables(vcpus: u32, at: u64) -> Vec<u8> {
         block.resize(block.len().next_multiple_of(ALIGN), 0);
         address
     };
-    let dsdt = add(dsdt());
+    let dsdt = add(dsdt(transport));
     let fadt = add(fadt(dsdt));
     let madt = add(madt(vcpus));
     let mut xsdt = XSDT::new(OEM, TABLE, REVISION);
-    [fadt, madt].into_iter().for_each(|table| xsdt.add_entry(table));
+    let mcfg = (transport == Transport::Pci).then(|| add(mcfg()));
+    [fadt, madt].into_iter().chain(mcfg).for_each(|table| xsdt.add_entry(table));
     let xsdt = add(bytes(&xsdt));
     let rsdp = bytes(&Rsdp::new(OEM, xsdt));
     block.iter_mut().zip(rsdp).for_each(|(to, from)| *to = from);
@@ -89,6 +93,12 @@ fn madt(vcpus: u32) -> Vec<u8> {
     bytes(&madt)
 }
 
+fn mcfg() -> Vec<u8> {
+    let mut mcfg = MCFG::new(OEM, TABLE, REVISION);
+    mcfg.add_ecam(X86Micro::row(PartId::PcieEcam).map_or(0, |r| r.base), 0, 0, 0);
+    bytes(&mcfg)
+}
+
 /// Bytes of AML that are already there.
 struct Raw(Vec<u8>);
 
@@ -98,9 +108,10 @@ impl Aml for Raw {
     }
 }
 
-fn dsdt() -> Vec<u8> {
+fn dsdt(transport: Transport) -> Vec<u8> {
     let devices: Vec<Raw> = X86Micro::rows()
         .iter()
+        .filter(|row| transport.has(row.part))
         .filter_map(|row| Some((row, row.acpi.as_ref()?)))
         .flat_map(|(row, acpi)| (0..row.count).map(move |n| Raw(device(row, acpi, n))))
         .collect();
@@ -116,8 +127,30 @@ fn dsdt() -> Vec<u8> {
 /// Bytes of a table's header.
 const HEADER: u32 = 36;
 
+/// The host bridge with its one bus and its window, and a device that keeps others from its configuration space, as Linux
+/// wants to be told (PCI Firmware Specification 3.3, 4.1.2).
+fn host_bridge(row: &Row, acpi: &Acpi) -> Vec<u8> {
+    let eisa = |name: &'static str, id: &str| Name::new(name.into(), &EISAName::new(id));
+    let number = |name: &'static str| Name::new(name.into(), &0_u32);
+    let (hid, cid) = (eisa("_HID", acpi.hid), eisa("_CID", acpi.cid.unwrap_or(acpi.hid)));
+    let (uid, segment, bus) = (number("_UID"), number("_SEG"), number("_BBN"));
+    let window = X86Micro::row(PartId::PcieMmio).map_or(0..0, |r| r.base as u32..r.end() as u32);
+    let buses = Range::new_bus_number(0_u16, 0);
+    let last = window.end.saturating_sub(1);
+    let memory = Range::new_memory(AddressSpaceCacheable::NotCacheable, true, window.start, last, None);
+    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&buses, &memory]));
+    let mut both = bytes(&Device::new(acpi.name.into(), vec![&hid, &cid, &uid, &segment, &bus, &resources]));
+    let (hid, range) = (eisa("_HID", "PNP0C02"), Memory32Fixed::new(true, row.base as u32, row.size as u32));
+    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&range]));
+    both.extend(bytes(&Device::new("ECAM".into(), vec![&hid, &uid, &resources])));
+    both
+}
+
 /// Place `n` of `row` as a device with its resources.
 fn device(row: &Row, acpi: &Acpi, n: u64) -> Vec<u8> {
+    if row.part == PartId::PcieEcam {
+        return host_bridge(row, acpi);
+    }
     let name = if row.count == 1 { acpi.name.to_owned() } else { format!("{}{n:X}", acpi.name) };
     let hid = if acpi.hid.starts_with("PNP") {
         Name::new("_HID".into(), &EISAName::new(acpi.hid))
@@ -186,7 +219,7 @@ mod tests {
     #[test]
     fn every_table_is_reached_from_the_first_and_adds_up() {
         for vcpus in [1, 2, 64] {
-            let block = tables(vcpus, AT);
+            let block = tables(vcpus, Transport::Mmio, AT);
             assert_eq!(&block[..8], b"RSD PTR ");
             assert_eq!(block[..20].iter().fold(0_u8, |s, b| s.wrapping_add(*b)), 0);
             let xsdt = word(&block, AT + 24, 8);
@@ -205,7 +238,24 @@ mod tests {
                     && has(b"LNRO0005")
                     && has(b"VM_Gen_Counter")
                     && has(b"ACPI0013")
+                    && !has(b"PCI0")
             );
         }
+    }
+
+    #[test]
+    fn a_pci_bus_is_in_the_tables_where_there_is_one() {
+        let block = tables(2, Transport::Pci, AT);
+        let xsdt = word(&block, AT + 24, 8);
+        assert_eq!(table(&block, xsdt).len(), 36 + 3 * 8);
+        let mcfg = table(&block, word(&block, xsdt + 52, 8));
+        assert_eq!(&mcfg[..4], b"MCFG");
+        // Base, segment, first and last bus (PCI Firmware Specification 3.3, table 4-3).
+        assert_eq!(mcfg[44..56], [0, 0, 0, 0xe0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let dsdt = table(&block, word(&block, word(&block, xsdt + 36, 8) + 140, 8));
+        let has = |text: &[u8]| dsdt.windows(text.len()).any(|w| w == text);
+        // The window: a 32-bit memory range from its first to its last byte.
+        let window = [0, 0, 0, 0xe8, 0xff, 0xff, 0xff, 0xef];
+        assert!(has(b"PCI0") && has(b"ECAM") && has(b"_BBN") && has(&window) && !has(b"VIO0"));
     }
 }

@@ -3,6 +3,8 @@
 //! Sorted ranges that do not overlap, fixed once built; a lookup is a binary search over their first addresses and
 //! takes no lock. The device's own lock is held for the length of the access.
 //!
+//! A range can be a window, behind which another bus looks for the device by itself: PCI functions move.
+//!
 //! A range may lie over RAM (HTIF does): the engine asks the bus first for a page that is marked so, and takes a
 //! [`BusFault`] to mean the RAM beneath.
 
@@ -54,16 +56,28 @@ pub enum BusError {
 
 type Device = Arc<Mutex<dyn Mmio>>;
 
+/// What is in a range.
+enum Target {
+    Device(Device),
+    Window(Arc<dyn Bus>),
+}
+
 /// A bus being put together.
 #[derive(Default)]
 pub struct BusBuilder {
-    places: Vec<(Place, Device)>,
+    places: Vec<(Place, Target)>,
 }
 
 impl BusBuilder {
     /// Puts `device` at `place`.
     pub fn add(mut self, place: Place, device: Device) -> BusBuilder {
-        self.places.push((place, device));
+        self.places.push((place, Target::Device(device)));
+        self
+    }
+
+    /// Gives accesses to `place` to another bus, by their addresses.
+    pub fn add_window(mut self, place: Place, window: Arc<dyn Bus>) -> BusBuilder {
+        self.places.push((place, Target::Window(window)));
         self
     }
 
@@ -75,7 +89,7 @@ impl BusBuilder {
         self.places.sort_by_key(|(p, _)| p.base);
         let mut bus = MmioBus { starts: Vec::new(), ranges: Vec::new() };
         let mut last: Option<(u64, String)> = None;
-        for (Place { name, base, size, offset, widths }, device) in self.places {
+        for (Place { name, base, size, offset, widths }, target) in self.places {
             let end = base.checked_add(size).filter(|_| size > 0 && offset.checked_add(size).is_some());
             let Some(end) = end else { return Err(BusError::Length { name, base, size }) };
             if let Some((_, first)) = last.filter(|(last_end, _)| *last_end > base) {
@@ -83,7 +97,7 @@ impl BusBuilder {
             }
             last = Some((end, name));
             bus.starts.push(base);
-            bus.ranges.push(Range { size, offset, widths, device });
+            bus.ranges.push(Range { size, offset, widths, target });
         }
         Ok(bus)
     }
@@ -93,7 +107,7 @@ struct Range {
     size: u64,
     offset: u64,
     widths: Widths,
-    device: Device,
+    target: Target,
 }
 
 /// The devices of a machine by address.
@@ -127,12 +141,20 @@ impl MmioBus {
 impl Bus for MmioBus {
     fn read(&self, gpa: u64, size: u8) -> Result<u64, BusFault> {
         let (range, offset) = self.find(gpa, size)?;
-        Ok(range.device.lock().unwrap_or_else(|e| e.into_inner()).read(offset, size))
+        match &range.target {
+            Target::Device(device) => Ok(device.lock().unwrap_or_else(|e| e.into_inner()).read(offset, size)),
+            Target::Window(bus) => bus.read(gpa, size),
+        }
     }
 
     fn write(&self, gpa: u64, size: u8, value: u64) -> Result<(), BusFault> {
         let (range, offset) = self.find(gpa, size)?;
-        range.device.lock().unwrap_or_else(|e| e.into_inner()).write(offset, size, value);
-        Ok(())
+        match &range.target {
+            Target::Device(device) => {
+                device.lock().unwrap_or_else(|e| e.into_inner()).write(offset, size, value);
+                Ok(())
+            }
+            Target::Window(bus) => bus.write(gpa, size, value),
+        }
     }
 }

@@ -6,7 +6,7 @@
 //! kernel in S mode leaves them alone.
 
 use crate::riscv_virt::handle;
-use crate::{Lines, MAX_HARTS, Node, PartId, Prop, RiscvVirt, Row};
+use crate::{Lines, MAX_HARTS, Node, PartId, Prop, RiscvVirt, Row, Transport};
 use vm_fdt::FdtWriter;
 
 /// Longest command line, in bytes. More than any kernel takes, and a bound on the tree's size.
@@ -31,6 +31,8 @@ pub struct FdtSpec {
     pub cbom_block: Option<u32>,
     /// Bytes of a cache block for Zicboz.
     pub cboz_block: Option<u32>,
+    /// How virtio devices are reached.
+    pub transport: Transport,
     /// Bytes of RAM, from the board's base on.
     pub ram_len: u64,
     /// The kernel's command line; empty: none.
@@ -107,7 +109,7 @@ pub fn build(spec: &FdtSpec) -> Result<Vec<u8>> {
     cpus(&mut w, spec)?;
     for node in RiscvVirt::rows().iter().flat_map(|r| r.root_nodes) {
         let n = w.begin_node(node.name)?;
-        contents(&mut w, node, spec.harts)?;
+        contents(&mut w, node, None, spec.harts)?;
         w.end_node(n)?;
     }
     let soc = w.begin_node("soc")?;
@@ -115,7 +117,7 @@ pub fn build(spec: &FdtSpec) -> Result<Vec<u8>> {
     w.property_u32("#size-cells", 2)?;
     w.property_string("compatible", "simple-bus")?;
     w.property_null("ranges")?;
-    for row in RiscvVirt::rows() {
+    for row in RiscvVirt::rows().iter().filter(|r| spec.transport.has(r.part)) {
         if let Some(node) = &row.node {
             (0..row.count).try_for_each(|i| device(&mut w, row, node, i, spec.harts))?;
         }
@@ -247,17 +249,46 @@ fn device(w: &mut FdtWriter, row: &Row, node: &Node, index: u64, harts: u32) -> 
         w.property_u32("interrupts", line)?;
         w.property_u32("interrupt-parent", handle::PLIC)?;
     }
-    contents(w, node, harts)?;
+    contents(w, node, Some(row), harts)?;
     Ok(w.end_node(n)?)
 }
 
-fn contents(w: &mut FdtWriter, node: &Node, harts: u32) -> Result<()> {
+/// Kinds of address on a PCI bus (IEEE Std 1275, PCI binding, 2.2.1.1): memory of 32 bits.
+const PCI_MEMORY: u32 = 0x0200_0000;
+/// Where a device's number stands in an address of configuration space.
+const PCI_DEVICE_SHIFT: u32 = 11;
+/// Pins of a PCI device.
+const PCI_PINS: u32 = 4;
+
+/// `interrupt-map`: pin p of device n is wire (n + p) mod 4, for the four numbers that the mask leaves apart.
+fn pin_map(row: &Row) -> Vec<u32> {
+    let first = row.all_lines().start;
+    let pins = (0..PCI_PINS).flat_map(|device| (0..PCI_PINS).map(move |pin| (device, pin)));
+    let wire = |(device, pin)| {
+        let line = first + (device + pin) % PCI_PINS;
+        [device << PCI_DEVICE_SHIFT, 0, 0, pin + 1, handle::PLIC, line]
+    };
+    pins.flat_map(wire).collect()
+}
+
+/// `ranges`: the window, at the same address on both sides.
+fn window() -> Vec<u32> {
+    let Row { base, size, .. } = RiscvVirt::row(PartId::PcieMmio);
+    let halves = |v: u64| [(v >> 32) as u32, v as u32];
+    [&[PCI_MEMORY][..], &halves(*base), &halves(*base), &halves(*size)].concat()
+}
+
+fn contents(w: &mut FdtWriter, node: &Node, row: Option<&Row>, harts: u32) -> Result<()> {
     w.property_string_list("compatible", node.compatible.iter().map(|s| s.to_string()).collect())?;
     for (name, value) in node.props {
         match *value {
             Prop::Flag => w.property_null(name)?,
             Prop::U32(v) => w.property_u32(name, v)?,
             Prop::Handle(v) => w.property_phandle(v)?,
+            Prop::Text(text) => w.property_string(name, text)?,
+            Prop::Cells(cells) => w.property_array_u32(name, cells)?,
+            Prop::PinMap => w.property_array_u32(name, &row.map_or(vec![], pin_map))?,
+            Prop::Window => w.property_array_u32(name, &window())?,
             Prop::HartPins(pins) => {
                 let cells = |h| pins.iter().flat_map(move |&p| [hart_handles(h).1, p]);
                 w.property_array_u32(name, &(0..harts).flat_map(cells).collect::<Vec<_>>())?;

@@ -1,5 +1,6 @@
 //! Fuzz targets: plain functions over bytes, for any fuzzer and for the tests.
 
+use crate::Transport;
 use crate::dtb::Tree;
 use crate::fdt::{FdtSpec, build};
 
@@ -36,6 +37,7 @@ pub fn fuzz_fdt(data: &[u8]) {
     let options = d.number();
     let on = |bit: u64| options >> bit & 1 == 1;
     let spec = FdtSpec {
+        transport: if on(9) { Transport::Pci } else { Transport::Mmio },
         // Mostly few: a tree of hundreds of harts is slow to build.
         harts: if on(0) { d.number() as u32 } else { d.number() as u32 % 9 },
         isa: d.text(),

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acpi;
+mod board;
 mod bus;
 pub mod dtb;
 pub mod fdt;
@@ -22,9 +23,10 @@ mod riscv_virt;
 mod row;
 mod x86_micro;
 
+pub use board::Board;
 pub use bus::{BusBuilder, BusError, MmioBus, Place};
 pub use riscv_virt::{MAX_HARTS, RiscvVirt, VIRTIO_SLOTS};
-pub use row::{Acpi, Lines, Node, PartId, Prop, Row, Space, Widths};
+pub use row::{Acpi, Lines, Node, PartId, Prop, Row, Space, Transport, Widths};
 pub use x86_micro::{MAX_VCPUS, X86Micro};
 
 #[cfg(test)]

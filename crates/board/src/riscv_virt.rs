@@ -1,7 +1,7 @@
 //! The board `riscv-virt`: the memory map of QEMU's `virt` machine.
 
 use crate::row::{BUILT, ROOM};
-use crate::{Lines, Node, PartId, Place, Prop, Row};
+use crate::{Lines, Node, PartId, Place, Prop, Row, Transport};
 use strata_devices::plic::SOURCES;
 
 /// Most harts: the PLIC's 6 MiB have room for the registers of 1024 contexts, two a hart.
@@ -80,10 +80,20 @@ const ROWS: [Row; PartId::Ram as usize + 1] = [
     Row { part: PartId::Flash, name: "flash", base: 0x2000_0000, size: 0x200_0000, count: 2,
           about: "two banks of flash memory", ..ROOM },
     Row { part: PartId::PcieEcam, name: "pcie-ecam", base: 0x3000_0000, size: 0x1000_0000,
-          lines: Lines::Shared { first: 32, count: 4 },
-          about: "configuration space of a PCIe host bridge", ..ROOM },
-    Row { part: PartId::PcieMmio, name: "pcie-mmio", base: 0x4000_0000, size: 0x4000_0000,
-          about: "memory of PCIe devices", ..ROOM },
+          lines: Lines::Shared { first: 32, count: 4 }, widths: 1 + 2 + 4,
+          node: Some(Node { name: "pci", compatible: &["pci-host-ecam-generic"],
+                            props: &[("device_type", Prop::Text("pci")),
+                                     ("#address-cells", Prop::U32(3)), ("#size-cells", Prop::U32(2)),
+                                     ("#interrupt-cells", Prop::U32(1)),
+                                     ("linux,pci-domain", Prop::U32(0)),
+                                     ("bus-range", Prop::Cells(&[0, 0xff])),
+                                     ("dma-coherent", Prop::Flag),
+                                     ("ranges", Prop::Window),
+                                     ("interrupt-map-mask", Prop::Cells(&[0x1800, 0, 0, 7])),
+                                     ("interrupt-map", Prop::PinMap)] }),
+          about: "configuration space of a PCIe host bridge, where virtio devices are on PCI", ..BUILT },
+    Row { part: PartId::PcieMmio, name: "pcie-mmio", base: 0x4000_0000, size: 0x4000_0000, widths: 1 + 2 + 4 + 8,
+          about: "memory of PCIe devices", ..BUILT },
     Row { part: PartId::Ram, name: "ram", base: 0x8000_0000, size: 0, widths: 1 + 2 + 4 + 8,
           about: "main memory, up to the machine's size", ..BUILT },
 ];
@@ -148,9 +158,11 @@ impl RiscvVirt {
     }
 
     /// Names of all parts with state, in the order in which they are saved: the harts, then the devices by address.
-    /// Every virtio slot has its name here, whether a device is in it or not.
+    /// Every virtio slot has its name here, whether a device is in it or not. (Of a machine with virtio on PCI, the slots
+    /// are not there; after the others come the two parts of each device, by slot, and the bridge.)
     pub fn parts_in_order(harts: u32) -> Vec<String> {
-        let devices = TABLE.iter().filter(|r| r.built && r.part != PartId::Ram);
+        let devices =
+            TABLE.iter().filter(|r| r.built && r.part != PartId::Ram && Transport::Mmio.has(r.part));
         let places = devices.flat_map(|r| (0..r.count).map(|i| r.place_name(i)));
         (0..harts).map(|h| format!("hart{h}")).chain(places).collect()
     }

@@ -43,6 +43,27 @@ pub enum PartId {
     LocalApic,
 }
 
+/// How a guest reaches virtio devices. A board has room for either; a machine has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// By registers in slots at fixed addresses, of which firmware tells.
+    #[default]
+    Mmio,
+    /// As functions of a PCI bus, which the guest looks for.
+    Pci,
+}
+
+impl Transport {
+    /// Whether machines with this transport have `part`.
+    pub fn has(self, part: PartId) -> bool {
+        match part {
+            PartId::VirtioMmio => self == Transport::Mmio,
+            PartId::PcieEcam | PartId::PcieMmio => self == Transport::Pci,
+            _ => true,
+        }
+    }
+}
+
 /// Which addresses a row's are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Space {
@@ -105,6 +126,14 @@ pub enum Prop {
     Handle(u32),
     /// For every hart, its interrupt controller and these of its pins in turn.
     HartPins(&'static [u32]),
+    /// Cells.
+    Cells(&'static [u32]),
+    /// A text.
+    Text(&'static str),
+    /// For the devices of a PCI bus, the wire of each of their pins: `interrupt-map`.
+    PinMap,
+    /// The address range behind a PCI host bridge: `ranges`.
+    Window,
 }
 
 /// One row: a device, or a series of equal ones, or room kept for one.

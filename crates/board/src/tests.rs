@@ -41,15 +41,14 @@ fn the_order_of_states_is_fixed() {
 }
 
 #[test]
-fn the_page_is_the_committed_one() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/board-riscv-virt.md");
-    let page = page::riscv_virt();
-    if std::env::var_os("STRATA_BLESS").is_some() {
-        std::fs::write(&path, &page).unwrap();
+fn the_pages_are_the_committed_ones() {
+    for (name, page) in [("riscv-virt", page::riscv_virt()), ("x86-micro", page::x86_micro())] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../docs/board-{name}.md"));
+        if std::env::var_os("STRATA_BLESS").is_some() {
+            std::fs::write(&path, &page).unwrap();
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        let name = path.display();
+        assert!(committed == page, "{name} is not the table's; run with STRATA_BLESS=1 and look at it");
     }
-    let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        committed == page,
-        "docs/board-riscv-virt.md is not the table's; run with STRATA_BLESS=1 and look at it"
-    );
 }

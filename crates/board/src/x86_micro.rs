@@ -19,7 +19,7 @@ const KERNELS: Row = Row { widths: 4, ..ROOM };
 
 /// The table: ports, then memory, each by address.
 #[rustfmt::skip]
-static TABLE: [Row; 9] = [
+static TABLE: [Row; 11] = [
     Row { part: PartId::I8042, name: "i8042", base: 0x60, size: 5,
           about: "the reset line of a keyboard controller; no keyboard", ..PORTS },
     Row { part: PartId::Cmos, name: "cmos", base: 0x70, size: 2, lines: Lines::Each(8),
@@ -38,6 +38,11 @@ static TABLE: [Row; 9] = [
           widths: 1 + 2 + 4 + 8,
           acpi: Some(Acpi { name: "VGEN", hid: "STRA0001", cid: Some("VM_Gen_Counter") }),
           about: "tells a guest that it was cloned or has gone back", ..BUILT },
+    Row { part: PartId::PcieEcam, name: "pcie-ecam", base: 0xe000_0000, size: 0x10_0000, widths: 1 + 2 + 4,
+          acpi: Some(Acpi { name: "PCI0", hid: "PNP0A08", cid: Some("PNP0A03") }),
+          about: "configuration space of a PCIe host bridge with one bus, where virtio devices are on PCI", ..BUILT },
+    Row { part: PartId::PcieMmio, name: "pcie-mmio", base: 0xe800_0000, size: 0x800_0000, widths: 1 + 2 + 4 + 8,
+          about: "memory of PCIe devices", ..BUILT },
     Row { part: PartId::IoApic, name: "ioapic", base: 0xfec0_0000, size: 0x1000,
           about: "interrupt controller of 24 lines; the engine's", ..KERNELS },
     Row { part: PartId::LocalApic, name: "local-apic", base: 0xfee0_0000, size: 0x1000,

@@ -1,6 +1,6 @@
 //! Fuzz targets: plain functions over bytes, for any fuzzer and for the tests.
 
-pub use crate::virtio::fuzz::{fuzz_mmio_device, fuzz_virtqueue};
+pub use crate::virtio::fuzz::{fuzz_mmio_device, fuzz_pci_device, fuzz_virtqueue};
 
 use crate::aclint::Aclint;
 use crate::goldfish_rtc::{GoldfishRtc, RtcWorker};

@@ -10,6 +10,7 @@ pub mod goldfish_rtc;
 pub mod htif;
 pub mod i8042;
 mod mmio;
+pub mod pci;
 pub mod plic;
 pub mod serial;
 pub mod syscon;

@@ -1,4 +1,4 @@
-//! Interrupt wires between devices and interrupt controllers.
+//! Interrupt wires, and messages, from devices to interrupt controllers.
 
 use std::sync::Arc;
 
@@ -6,6 +6,12 @@ use std::sync::Arc;
 pub trait IrqSink: Send + Sync {
     /// Sets input `line` to `level`. Called with the device's own lock held: it must not call back into a device.
     fn set_line(&self, line: u32, level: bool);
+}
+
+/// Where interrupts by message go: what a device that sends one would write, and where.
+pub trait MsiSink: Send + Sync {
+    /// Writes `data` at `address`. Called with the device's own lock held: it must not call back into a device.
+    fn send(&self, address: u64, data: u32);
 }
 
 /// A wire from a device to one input of a controller. A device derives the level in its `settle()` and sets it

@@ -19,13 +19,15 @@ pub mod hot;
 mod irq;
 mod shared;
 mod vcpu;
+mod vigil;
 
 pub use bus::{Bus, BusFault, NoBus};
 pub use clock::{Clock, Entropy, GuestClock, ManualClock, SeededEntropy};
 pub use counted::CountedClock;
-pub use irq::{IrqLine, IrqSink};
+pub use irq::{IrqLine, IrqSink, MsiSink};
 pub use shared::{Mail, VcpuShared};
 pub use vcpu::{Counted, Entry, FirmwareCalls, Privilege, Stop, Vcpu};
+pub use vigil::Vigil;
 
 #[cfg(test)]
 mod tests;

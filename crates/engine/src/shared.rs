@@ -117,6 +117,11 @@ impl VcpuShared {
         &self.attention
     }
 
+    /// The word of pins, for the same.
+    pub fn pins_word(&self) -> &AtomicU64 {
+        &self.pins
+    }
+
     /// Clears the attention word; the caller then looks at pins, mail and kick, in any order.
     pub fn take_attention(&self) -> bool {
         self.attention.load(Relaxed) && self.attention.swap(false, SeqCst)

@@ -11,6 +11,12 @@ use strata_image::*;
 struct Qemu;
 
 impl GuestRunner for Qemu {
+    fn ready(&self, arch: strata_image::Arch) -> std::result::Result<Place, GuestError> {
+        match arch {
+            strata_image::Arch::Riscv64 => Ok(Place::Machine),
+            other => Err(GuestError::Failed(format!("this example makes no images for {}", other.name()))),
+        }
+    }
     fn run(&self, job: GuestJob, console: &mut dyn FnMut(&[u8])) -> std::result::Result<(), GuestError> {
         let failed = |e: std::io::Error| GuestError::Failed(e.to_string());
         let mut c = Command::new("qemu-system-riscv64");

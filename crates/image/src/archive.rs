@@ -7,6 +7,7 @@
 //! give an index that is newer or older than the Release: a fresh Release is asked for once; if they
 //! still differ, the mirror is out of step, which is said as such, with the suites that do match.
 
+use crate::arch::Arch;
 use crate::error::{Error, Kind, Result};
 use crate::fetch::{Client, Wanted};
 use crate::index::{Index, Package};
@@ -26,8 +27,6 @@ const MAX_RELEASE: u64 = 8 << 20;
 /// The largest index is 55 MB of text; a signed one that claims more than this is not believed.
 const MAX_INDEX: u64 = 512 << 20;
 const MAX_DEB: u64 = 2 << 30;
-/// Debian's name of the guest architecture.
-pub const ARCH: &str = "riscv64";
 const DOWNLOADS: usize = 4;
 
 /// A suite we know how to make images of.
@@ -58,6 +57,8 @@ impl Suite {
 pub struct Archive<'a> {
     /// The mirror and its settings.
     pub source: &'a Source,
+    /// The guest architecture.
+    pub arch: Arch,
     /// Keys that may sign.
     pub keyring: &'a Keyring,
     /// Accept a Release past its Valid-Until, with a note.
@@ -102,7 +103,7 @@ impl Archive<'_> {
                         Err(e) => return Err(e),
                     }
                 }
-                Err(Error::OutOfStep { suite: name, why, matching })
+                Err(Error::OutOfStep { suite: name, arch: self.arch.name(), why, matching })
             }
             other => other,
         }
@@ -156,7 +157,7 @@ impl Archive<'_> {
             Some(Error::HashMismatch { want, got, .. }) => format!("wanted SHA-256 {want}, got {got}"),
             _ => "it is missing".into(),
         };
-        Err(Error::OutOfStep { suite: suite.name.into(), why, matching: Vec::new() })
+        Err(Error::OutOfStep { suite: suite.name.into(), arch: self.arch.name(), why, matching: Vec::new() })
     }
 
     fn base(&self, suite: Suite) -> String {
@@ -206,7 +207,8 @@ impl Archive<'_> {
     }
 
     fn packages(&self, suite: Suite, release: &Release) -> Result<String> {
-        let plain = format!("main/binary-{ARCH}/Packages");
+        let arch = self.arch.name();
+        let plain = format!("main/binary-{arch}/Packages");
         let packed = format!("{plain}.xz");
         let missing = |what: &str| {
             Error::malformed(format!("the Release of suite {}", suite.name), format!("it lists no {what}"))
@@ -222,7 +224,7 @@ impl Archive<'_> {
         let base = self.base(suite);
         let mut urls = vec![format!("{base}/{packed}")];
         if release.by_hash {
-            urls.insert(0, format!("{base}/main/binary-{ARCH}/by-hash/SHA256/{}", want.sha256));
+            urls.insert(0, format!("{base}/main/binary-{arch}/by-hash/SHA256/{}", want.sha256));
         }
         let done = AtomicI64::new(0);
         let news = |n: i64| self.progress.stage(Stage::Index, add(&done, n), want.size);

@@ -28,7 +28,7 @@ pub(crate) fn base(
     open: &OpenSuite,
     kept: &dyn Fn(&str) -> bool,
 ) -> Result<(Base, Vec<Package>)> {
-    let mut wanted = kernel::packages(&open.index)?;
+    let mut wanted = kernel::packages(&open.index, archive.arch)?;
     wanted.push(open.index.get("busybox-static", "every image")?);
     let mut files = archive.fetch(&wanted)?;
     archive.progress.stage(Stage::Unpack, 0, 2);
@@ -37,7 +37,7 @@ pub(crate) fn base(
     archive.progress.stage(Stage::Unpack, 1, 2);
     archive.cancel.check()?;
     let debs: Vec<_> = files.into_iter().zip(wanted.iter().copied()).collect();
-    let kernel = kernel::unpack(&debs, &|stem| kernel::kept_for_boot(stem) || kept(stem))?;
+    let kernel = kernel::unpack(&debs, archive.arch, &|stem| kernel::kept_for_boot(stem) || kept(stem))?;
     archive.progress.stage(Stage::Unpack, 2, 2);
     Ok((Base { kernel, busybox }, wanted.into_iter().cloned().collect()))
 }
@@ -79,7 +79,7 @@ pub(crate) fn make(
     let initrd = if shell { initramfs::busybox } else { initramfs::disk };
     kernel::write(&stage.dir.join("initrd"), &initrd(&base.busybox, &modules))?;
     archive.progress.stage(Stage::Save, 2, 2);
-    let mut record = Record::new(name);
+    let mut record = Record::new(name, archive.arch);
     record.cmdline = CMDLINE.into();
     record.kernel = Some(kernel_record(open, &base.kernel));
     record.origin = Some(origin(archive, open));

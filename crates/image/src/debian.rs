@@ -3,6 +3,7 @@
 //! ```text
 //! host   resolve ─ fetch ─ merge into root.tar ─ GPT on a sparse disk
 //! guest  mke2fs ─ untar ─ preinst, dpkg --configure ─ settings ─ unmount ─ power off      (guest/build.sh)
+//!        or, without a machine: untar ─ preinst, dpkg --configure ─ settings ─ mke2fs -d
 //! host   record
 //! ```
 //! The kernel belongs to the image's record and, with the same initramfs, to the disk's `/boot` for
@@ -10,6 +11,7 @@
 //! generator and 117 MB of modules. Of those the disk gets the ones a virtual machine can use
 //! ([`kept_on_disk`]), with what they depend on, unpacked and without signatures.
 
+use crate::arch::Arch;
 use crate::archive::{Archive, OpenSuite};
 use crate::busybox::{self, Base};
 use crate::error::{Error, Result};
@@ -91,13 +93,15 @@ pub(crate) fn make(
     let size = if request.disk_size == 0 { DEFAULT_DISK } else { request.disk_size };
     let disk = stage.dir.join(DiskFormat::Raw.file());
     let file = File::create(&disk).map_err(|e| Error::io("create", &disk, e))?;
-    gpt::write(&file, &disk, size, &gpt::random_uuid()?, &gpt::random_uuid()?)?;
+    gpt::write(&file, &disk, size, archive.arch, &gpt::random_uuid()?, &gpt::random_uuid()?)?;
     drop(file);
 
-    let build = build_initrd(archive, open, &base, &boot, &merged, &root_id, &secrets, request);
+    let build =
+        build_initrd(archive, open, &base, &boot, &merged, &root_id, &secrets, request, gpt::root(size));
     let build_path = stage.dir.join("build.initrd");
     kernel::write(&build_path, &build)?;
     let job = GuestJob {
+        arch: archive.arch,
         kernel: stage.dir.join("kernel"),
         initrd: build_path.clone(),
         cmdline: busybox::CMDLINE.into(),
@@ -111,7 +115,7 @@ pub(crate) fn make(
         std::fs::remove_file(scratch).map_err(|e| Error::io("remove", scratch, e))?;
     }
 
-    let mut record = Record::new(&request_name(open));
+    let mut record = Record::new(&crate::canonical_name(&request.image), archive.arch);
     record.cmdline = settings::cmdline(&root_id);
     record.kernel = Some(busybox::kernel_record(open, &base.kernel));
     record.disk = Some(DiskRecord { format: DiskFormat::Raw, virtual_size: size });
@@ -119,10 +123,6 @@ pub(crate) fn make(
     let all = packages.into_iter().cloned().chain(kernel_packages);
     record.packages = all.map(|p| (p.name, p.version)).collect::<BTreeMap<_, _>>();
     Ok(record)
-}
-
-fn request_name(open: &OpenSuite) -> String {
-    format!("debian:{}", open.suite.name)
 }
 
 /// What the user gave that is nobody else's business.
@@ -175,8 +175,9 @@ fn package_set(open: &OpenSuite, ssh: bool) -> Result<Vec<&Package>> {
 
 /// The modules a virtual machine's user may want: file systems, network, block, virtio.
 fn kept_on_disk(stem: &str) -> bool {
-    const DIRS: [&str; 35] = [
+    const DIRS: [&str; 36] = [
         "arch/riscv/",
+        "arch/x86/crypto/",
         "crypto/",
         "lib/",
         "drivers/virtio/",
@@ -245,15 +246,16 @@ fn boot_files(base: &Base, initrd: Vec<u8>, root_id: &str) -> Result<Vec<FileEnt
 }
 
 /// What formats the disk before there is a root to take programs from.
-fn captured(path: &str) -> bool {
+fn captured(arch: Arch, path: &str) -> bool {
     const LIBS: [&str; 6] =
         ["libext2fs.so", "libcom_err.so", "libblkid.so", "libuuid.so", "libe2p.so", "libc.so"];
     path == "usr/sbin/mke2fs"
         || path == "etc/mke2fs.conf"
-        || path.starts_with("usr/lib/ld-linux-riscv64")
+        || path.starts_with(arch.loader())
         || path
-            .strip_prefix("usr/lib/riscv64-linux-gnu/")
-            .is_some_and(|l| l.starts_with("ld-linux-riscv64") || LIBS.iter().any(|p| l.starts_with(p)))
+            .strip_prefix("usr/lib/")
+            .and_then(|l| l.strip_prefix(arch.triplet())?.strip_prefix('/'))
+            .is_some_and(|l| l.starts_with("ld-linux-") || LIBS.iter().any(|p| l.starts_with(p)))
 }
 
 fn write_root(
@@ -264,7 +266,10 @@ fn write_root(
 ) -> Result<Merged> {
     let file = File::create(path).map_err(|e| Error::io("create", path, e))?;
     let mut out = BufWriter::with_capacity(1 << 20, file);
-    let merged = root::merge(named, extra, &captured, (&mut out, path), archive.progress, archive.cancel)?;
+    let captured = |path: &str| captured(archive.arch, path);
+    let out_path = (&mut out as &mut dyn Write, path);
+    let merged =
+        root::merge(archive.arch, named, extra, &captured, out_path, archive.progress, archive.cancel)?;
     out.flush().map_err(|e| Error::io("write", path, e))?;
     Ok(merged)
 }
@@ -279,6 +284,7 @@ fn build_initrd(
     root_id: &str,
     secrets: &Secrets,
     request: &PullRequest,
+    (root_start, root_size): (u64, u64),
 ) -> Vec<u8> {
     let (overlay, links) = settings::overlay(&Choices {
         open,
@@ -296,7 +302,13 @@ fn build_initrd(
         (
             "settings".to_owned(),
             0o644,
-            format!("root_uuid={root_id}\nkernel={}\n", base.kernel.release).into_bytes(),
+            format!(
+                "root_uuid={root_id}\nroot_start={root_start}\nroot_kib={}\nkernel={}\narch={}\n",
+                root_size >> 10,
+                base.kernel.release,
+                archive.arch.name()
+            )
+            .into_bytes(),
         ),
         ("preinst".to_owned(), 0o644, lines(&preinst)),
         ("remove".to_owned(), 0o644, lines(&settings::REMOVED)),
@@ -391,10 +403,14 @@ impl News {
 mod tests {
     use super::*;
     use crate::progress::{Cancel, Silent};
+    use crate::runner::Place;
 
     struct Says(&'static str, fn() -> std::result::Result<(), GuestError>);
 
     impl GuestRunner for Says {
+        fn ready(&self, _: Arch) -> std::result::Result<Place, GuestError> {
+            Ok(Place::Machine)
+        }
         fn run(&self, _: GuestJob, console: &mut dyn FnMut(&[u8])) -> std::result::Result<(), GuestError> {
             for piece in self.0.as_bytes().chunks(3) {
                 console(piece);
@@ -405,6 +421,7 @@ mod tests {
 
     fn outcome(text: &'static str, end: fn() -> std::result::Result<(), GuestError>) -> Result<()> {
         let job = GuestJob {
+            arch: Arch::default(),
             kernel: PathBuf::new(),
             initrd: PathBuf::new(),
             cmdline: String::new(),

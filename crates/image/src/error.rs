@@ -87,17 +87,29 @@ pub enum Error {
     },
     /// The signed Release and the index it names do not belong together.
     #[error(
-        "mirror out of step: the index of suite {suite} for riscv64 doesn't match its own signed Release \
+        "mirror out of step: the index of suite {suite} for {arch} doesn't match its own signed Release \
          ({why}). This is a fault of the mirror, not of your system; nothing was used. {}",
         out_of_step_advice(.matching)
     )]
     OutOfStep {
         /// The suite asked for.
         suite: String,
+        /// The architecture.
+        arch: &'static str,
         /// What exactly differed.
         why: String,
         /// Suites, of those we know, whose index does match on the same mirror.
         matching: Vec<String>,
+    },
+    /// The machine that would configure the image's packages cannot run on this host.
+    #[error(
+        "{image} is configured in a machine of its own architecture, for which this host is not good enough: {why}"
+    )]
+    NoBuilder {
+        /// The image.
+        image: String,
+        /// What is missing.
+        why: String,
     },
     /// The Release file is past its Valid-Until.
     #[error(
@@ -254,7 +266,7 @@ impl Error {
             NotYetValid { .. } | BadSignature { .. } | NoSuite { .. } | Unresolvable { .. } => Kind::Mirror,
             Malformed { .. } => Kind::Data,
             DiskFull { .. } | Io { .. } => Kind::Disk,
-            Guest { .. } => Kind::Guest,
+            Guest { .. } | NoBuilder { .. } => Kind::Guest,
             Cancelled => Kind::Cancelled,
         }
     }

@@ -1,9 +1,10 @@
 //! The partition table of a Debian disk: one root partition at 1 MiB, to the end. Format: UEFI 2.10,
 //! chapter 5 (GUID Partition Table).
 //!
-//! The type is "Linux root (RISC-V 64)" of the Discoverable Partitions Specification; attribute bit 2
+//! The type is "Linux root" for the architecture, of the Discoverable Partitions Specification; attribute bit 2
 //! (legacy BIOS bootable) is what U-Boot's distro boot looks for.
 
+use crate::arch::Arch;
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -20,6 +21,9 @@ const BOOTABLE: u64 = 1 << 2;
 /// 72ec70a6-cf74-40e6-bd49-4bda08e8f224, in the mixed byte order of GPT.
 const ROOT_RISCV64: [u8; 16] =
     [0xa6, 0x70, 0xec, 0x72, 0x74, 0xcf, 0xe6, 0x40, 0xbd, 0x49, 0x4b, 0xda, 0x08, 0xe8, 0xf2, 0x24];
+/// 4f68bce3-e8cd-4db1-96e7-fbcaf984b709, likewise.
+const ROOT_AMD64: [u8; 16] =
+    [0xe3, 0xbc, 0x68, 0x4f, 0xcd, 0xe8, 0xb1, 0x4d, 0x96, 0xe7, 0xfb, 0xca, 0xf9, 0x84, 0xb7, 0x09];
 /// Smallest disk that makes sense: table, root and a little room.
 pub(crate) const MIN_DISK: u64 = 1 << 30;
 
@@ -51,12 +55,23 @@ fn mixed(b: &[u8; 16]) -> [u8; 16] {
     out
 }
 
+/// The sector after the root partition: on a 1 MiB boundary, like its beginning.
+fn end(size: u64) -> u64 {
+    (size / SECTOR - TABLE - 1) / FIRST * FIRST
+}
+
+/// Where the root partition of such a disk begins, and how long it is, in bytes.
+pub(crate) fn root(size: u64) -> (u64, u64) {
+    (FIRST * SECTOR, (end(size) - FIRST) * SECTOR)
+}
+
 /// Writes a table for a disk of `size` bytes (a multiple of 1 MiB, at least [`MIN_DISK`]) to `disk`,
 /// which is made that long. The rest is not touched: a new file stays sparse.
 pub(crate) fn write(
     disk: &File,
     path: &Path,
     size: u64,
+    arch: Arch,
     disk_id: &[u8; 16],
     part_id: &[u8; 16],
 ) -> Result<()> {
@@ -70,9 +85,8 @@ pub(crate) fn write(
     disk.set_len(size).map_err(io)?;
     let sectors = size / SECTOR;
     let last_usable = sectors - TABLE - 2;
-    // The end on a 1 MiB boundary, like the beginning.
-    let end = (last_usable + 1) / FIRST * FIRST - 1;
-    let entries = entries(part_id, end);
+    let end = end(size) - 1;
+    let entries = entries(arch, part_id, end);
     let crc = crc32fast::hash(&entries);
     let last = sectors - 1;
     let front = header(1, last, 2, last_usable, disk_id, crc);
@@ -94,9 +108,13 @@ fn protective(sectors: u64) -> Vec<u8> {
     b
 }
 
-fn entries(part_id: &[u8; 16], end: u64) -> Vec<u8> {
+fn entries(arch: Arch, part_id: &[u8; 16], end: u64) -> Vec<u8> {
     let mut b = vec![0u8; ENTRIES * ENTRY];
-    put(&mut b, 0, &ROOT_RISCV64);
+    let kind = match arch {
+        Arch::Riscv64 => ROOT_RISCV64,
+        Arch::Amd64 => ROOT_AMD64,
+    };
+    put(&mut b, 0, &kind);
     put(&mut b, 16, &mixed(part_id));
     put(&mut b, 32, &FIRST.to_le_bytes());
     put(&mut b, 40, &end.to_le_bytes());
@@ -140,7 +158,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let path = Path::new("x");
         let (d, p) = ([1u8; 16], [2u8; 16]);
-        write(&file, path, MIN_DISK, &d, &p).unwrap();
+        write(&file, path, MIN_DISK, Arch::Amd64, &d, &p).unwrap();
         let sectors = MIN_DISK / SECTOR;
         for (own, other) in [(1, sectors - 1), (sectors - 1, 1)] {
             let mut h = vec![0u8; 512];
@@ -154,6 +172,11 @@ mod tests {
             h[16..20].fill(0);
             assert_eq!(crc, crc32fast::hash(&h[..92]).to_le_bytes());
             let end = u64::from_le_bytes(table[40..48].try_into().unwrap());
+            assert_eq!(root(MIN_DISK), (1 << 20, (end + 1 - FIRST) * SECTOR));
+            assert_eq!(
+                uuid_text(&mixed(&table[..16].try_into().unwrap())),
+                "4f68bce3-e8cd-4db1-96e7-fbcaf984b709"
+            );
             assert!(end <= long_at(&h, 48) && (end + 1) % FIRST == 0 && table[48] == 4);
         }
         use std::os::unix::fs::MetadataExt;
@@ -169,7 +192,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         for size in [0, MIN_DISK - 1, MIN_DISK + 512] {
             assert!(matches!(
-                write(&file, Path::new("x"), size, &[0; 16], &[0; 16]),
+                write(&file, Path::new("x"), size, Arch::Amd64, &[0; 16], &[0; 16]),
                 Err(Error::BadSetting { .. })
             ));
         }

@@ -3,8 +3,8 @@
 //! Only what tells the format apart is checked here; whether a qcow2 file is whole is the block layer's
 //! to say when it opens it. A qcow2 that points to another file is refused: an image stands alone.
 
+use crate::arch::Arch;
 use crate::error::{Error, Result};
-use crate::kernel::check_image;
 use crate::progress::{Cancel, Progress, Stage};
 use crate::record::{DiskFormat, DiskRecord, Image, KernelRecord, Record};
 use crate::store::{Store, require_space};
@@ -23,7 +23,7 @@ pub struct ImportRequest {
     pub name: String,
     /// The disk's file, raw or qcow2.
     pub disk: PathBuf,
-    /// A raw RISC-V kernel, if the disk does not boot by firmware alone.
+    /// A raw RISC-V kernel or a bzImage for x86, which says the architecture, if the disk does not boot by firmware alone.
     pub kernel: Option<PathBuf>,
     /// Its initramfs.
     pub initrd: Option<PathBuf>,
@@ -45,15 +45,13 @@ pub fn import(
     let file = File::open(&request.disk).map_err(|e| Error::io("read", &request.disk, e))?;
     let disk = recognize(&file, &request.disk)?;
     let kernel = request.kernel.as_deref().map(read).transpose()?;
-    if let Some(bytes) = &kernel {
-        check_image(bytes)?;
-    }
+    let arch = kernel.as_deref().map(Arch::of_kernel).transpose()?.unwrap_or_default();
     let held = store.lock(progress, cancel)?;
     let stage = store.stage(&held, &request.name)?;
     let meta = file.metadata().map_err(|e| Error::io("read", &request.disk, e))?;
     require_space(&stage.dir, meta.blocks().saturating_mul(512))?;
     copy(&file, meta.len(), &stage.dir.join(disk.format.file()), progress, cancel)?;
-    let mut record = Record::new(&request.name);
+    let mut record = Record::new(&request.name, arch);
     record.disk = Some(disk);
     if let Some(bytes) = kernel {
         crate::kernel::write(&stage.dir.join("kernel"), &bytes)?;

@@ -7,6 +7,7 @@ use crate::cpio::Cpio;
 use crate::deb::Deb;
 use crate::error::{Error, Result};
 use crate::kernel::Plain;
+use crate::runner::HOST_INIT;
 use std::io::Read;
 use std::path::Path;
 
@@ -14,6 +15,8 @@ const COMMON: &str = include_str!("guest/common.sh");
 const BUSYBOX: &str = include_str!("guest/busybox.sh");
 const DISK: &str = include_str!("guest/disk.sh");
 const BUILD: &str = include_str!("guest/build.sh");
+const BUILD_MACHINE: &str = include_str!("guest/build-machine.sh");
+const BUILD_HOST: &str = include_str!("guest/build-host.sh");
 const STOP: &str = include_str!("guest/stop.sh");
 const UDHCPC: &str = include_str!("guest/udhcpc.sh");
 const SHRC: &str = include_str!("guest/shrc");
@@ -91,9 +94,10 @@ pub(crate) struct Build<'a> {
     pub file_links: &'a [(String, String)],
 }
 
-/// Makes a Debian disk and powers off.
+/// Makes a Debian disk and powers off; what does the same without a machine lies in it too.
 pub(crate) fn build(busybox: &[u8], modules: &[Plain], what: &Build<'_>) -> Vec<u8> {
-    let mut c = base(busybox, modules, BUILD);
+    let mut c = base(busybox, modules, &format!("{BUILD_MACHINE}{BUILD}"));
+    c.file(HOST_INIT.trim_start_matches('/'), 0o755, format!("{BUILD_HOST}{BUILD}").as_bytes());
     for (path, mode, bytes) in what.programs {
         c.file(path, *mode, bytes);
     }

@@ -1,9 +1,10 @@
-//! Debian's kernel for riscv64 and the modules of it that a machine of ours needs.
+//! Debian's kernel for an architecture and the modules of it that a machine of ours needs.
 //!
-//! `linux-image-riscv64` depends on the current `linux-image-VERSION`; that holds kernel and modules, or
+//! `linux-image-ARCH` depends on the current `linux-image-VERSION`; that holds kernel and modules, or
 //! (from Linux 7 on) depends on `linux-binary-VERSION` and `linux-modules-VERSION`. No modules.dep is
 //! shipped: dependencies are read from the modules themselves.
 
+use crate::arch::Arch;
 use crate::deb::{Deb, decoder};
 use crate::error::{Error, Result};
 use crate::index::{Index, Package};
@@ -18,8 +19,9 @@ const MAX_MODULE: u64 = 64 << 20;
 
 /// Loaded by our initramfs, in this order of wish; what a kernel has built in or not at all is skipped.
 /// The crc32c entries are what jbd2 and ext4 ask the crypto layer for by name.
-pub(crate) const BOOT_MODULES: [&str; 8] = [
+pub(crate) const BOOT_MODULES: [&str; 9] = [
     "virtio_mmio",
+    "virtio_pci",
     "virtio_blk",
     "crc32c_generic",
     "crc32c_cryptoapi",
@@ -35,7 +37,7 @@ pub struct Kernel {
     pub release: String,
     /// Version of the Debian package.
     pub version: String,
-    /// The raw Image.
+    /// The raw Image, or the bzImage.
     pub image: Vec<u8>,
     /// Modules by canonical name.
     modules: BTreeMap<String, Module>,
@@ -64,18 +66,19 @@ pub struct Plain {
 ///
 /// # Errors
 /// [`Error::Unresolvable`].
-pub(crate) fn packages(index: &Index) -> Result<Vec<&Package>> {
-    let meta = index.get("linux-image-riscv64", "every image")?;
+pub(crate) fn packages(index: &Index, arch: Arch) -> Result<Vec<&Package>> {
+    let arch = arch.name();
+    let meta = index.get(&format!("linux-image-{arch}"), "every image")?;
     let named = |p: &Package, stem: &str| {
         p.groups().flatten().map(|r| r.name.to_owned()).find(|n| {
             n.strip_prefix(stem)
-                .is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()) && v.ends_with("riscv64"))
+                .is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()) && v.ends_with(arch))
         })
     };
     let image = named(meta, "linux-image-").ok_or_else(|| {
         Error::malformed(
-            "the index entry of linux-image-riscv64",
-            "it depends on no linux-image-VERSION-riscv64",
+            format!("the index entry of linux-image-{arch}"),
+            format!("it depends on no linux-image-VERSION-{arch}"),
         )
     })?;
     let image = index.get(&image, &meta.name)?;
@@ -90,8 +93,12 @@ pub(crate) fn packages(index: &Index) -> Result<Vec<&Package>> {
 /// Reads the packages: the kernel, and of the modules those whose path below `kernel/` is `kept`.
 ///
 /// # Errors
-/// [`Error::Malformed`] if there is no RISC-V kernel in them.
-pub(crate) fn unpack(debs: &[(PathBuf, &Package)], kept: &dyn Fn(&str) -> bool) -> Result<Kernel> {
+/// [`Error::Malformed`] if there is no kernel of that architecture in them.
+pub(crate) fn unpack(
+    debs: &[(PathBuf, &Package)],
+    arch: Arch,
+    kept: &dyn Fn(&str) -> bool,
+) -> Result<Kernel> {
     let version = debs.first().map(|(_, p)| p.version.clone()).unwrap_or_default();
     let mut k = Kernel {
         release: String::new(),
@@ -114,17 +121,8 @@ pub(crate) fn unpack(debs: &[(PathBuf, &Package)], kept: &dyn Fn(&str) -> bool) 
         read.map_err(|e| Error::malformed("the kernel", e))?;
         k.image = plain;
     }
-    check_image(&k.image)?;
+    arch.check_kernel(&k.image)?;
     Ok(k)
-}
-
-/// A raw RISC-V Image carries `RSC\x05` at 0x38 (Linux Documentation/arch/riscv/boot-image-header.rst).
-pub(crate) fn check_image(image: &[u8]) -> Result<()> {
-    match image.get(0x38..0x3c) {
-        Some(b"RSC\x05") => Ok(()),
-        Some(_) => Err(Error::malformed("the kernel", "it is no raw RISC-V Image")),
-        None => Err(Error::malformed("the kernel", "there is none, or it is cut short")),
-    }
 }
 
 impl Kernel {
@@ -212,6 +210,7 @@ pub(crate) fn kept_for_boot(stem: &str) -> bool {
         "crypto/",
         "lib/",
         "arch/riscv/",
+        "arch/x86/crypto/",
         "drivers/virtio/",
         "net/core/",
         "drivers/char/hw_random/virtio",
@@ -262,14 +261,5 @@ mod tests {
             .map(|m| m.name)
             .collect();
         assert_eq!(order, ["crc32c_x", "jbd2", "mbcache", "ext4"]);
-    }
-
-    #[test]
-    fn kernels_are_checked() {
-        let mut image = vec![0u8; 64];
-        assert!(check_image(&image).unwrap_err().to_string().contains("no raw RISC-V"));
-        image[0x38..0x3c].copy_from_slice(b"RSC\x05");
-        check_image(&image).unwrap();
-        assert!(check_image(&image[..0x3a]).unwrap_err().to_string().contains("cut short"));
     }
 }

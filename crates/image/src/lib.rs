@@ -4,15 +4,16 @@
 //!  mirror ─▶ fetch ─▶ verify ─▶ release ─▶ index      where from, and whether it is Debian's
 //!                        archive (one suite, opened)
 //!  deb ─▶ kernel, initramfs (cpio)                    what a machine boots
-//!  deb ─▶ root (one tar) ─▶ debian ─▶ GuestRunner     a disk, formatted and configured in a machine
+//!  deb ─▶ root (one tar) ─▶ debian ─▶ GuestRunner     a disk, configured in a machine
 //!                        store, record                what is kept
 //! ```
 //! Invariants: no byte of a package is used before signature, dates and hashes held; an image is
 //! complete or not there; nothing here needs root, prints, opens a terminal, or runs a program of the
-//! host. What runs programs of the image is a machine of ours, behind [`GuestRunner`].
+//! host. What runs programs of the image is behind [`GuestRunner`]: a machine of ours, or namespaces.
 
 #![forbid(unsafe_code)]
 
+mod arch;
 mod archive;
 mod busybox;
 mod cpio;
@@ -45,7 +46,9 @@ mod time;
 mod verify;
 mod version;
 
+pub use arch::Arch;
 pub use archive::{SUITES, Suite};
+pub use cpio::Cpio;
 pub use debian::DEFAULT_DISK;
 pub use error::{Error, Kind, Result};
 pub use import::{ImportRequest, import};
@@ -53,5 +56,6 @@ pub use mirror::{Environment, Source, discover};
 pub use progress::{Cancel, Progress, Silent, Stage};
 pub use pull::{Host, PullRequest, canonical_name, pull, update_kernel};
 pub use record::{DiskFormat, DiskRecord, FileRecord, Image, KernelRecord, Origin, Record, SCHEMA};
-pub use runner::{GuestError, GuestJob, GuestRunner};
+pub use runner::{GuestError, GuestJob, GuestRunner, HOST_INIT, Place};
 pub use store::{Lock, Store};
+pub use time::rfc3339;

@@ -14,7 +14,7 @@ pub enum Stage {
     Download,
     /// Packages are decompressed and merged into one tree; unit: packages.
     Unpack,
-    /// The building machine formats, unpacks and configures; unit: packages, and a few fixed steps.
+    /// The image is formatted, its packages are unpacked and configured; unit: packages, and a few fixed steps.
     Configure,
     /// The record is put in its place; unit: files.
     Save,
@@ -27,7 +27,7 @@ impl Stage {
             Stage::Index => "reading the package index",
             Stage::Download => "downloading packages",
             Stage::Unpack => "unpacking",
-            Stage::Configure => "configuring in a machine",
+            Stage::Configure => "configuring",
             Stage::Save => "saving",
         }
     }

@@ -1,5 +1,6 @@
 //! A pull from beginning to end: mirror, suite, packages, image, record.
 
+use crate::arch::Arch;
 use crate::archive::{Archive, OpenSuite, Suite};
 use crate::busybox;
 use crate::debian;
@@ -8,7 +9,7 @@ use crate::fetch::Client;
 use crate::mirror::{self, Environment, Source};
 use crate::progress::{Cancel, Progress};
 use crate::record::Image;
-use crate::runner::GuestRunner;
+use crate::runner::{GuestError, GuestRunner, Place};
 use crate::store::{Lock, Store, require_space};
 use crate::verify::Keyring;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,8 @@ const BUSYBOX_SPACE: u64 = 200 << 20;
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
 pub struct PullRequest {
-    /// `busybox`, or `debian:` and a suite: `13` (`trixie`), `forky`, `sid`.
+    /// `busybox`, or `debian:` and a suite: `13` (`trixie`), `forky`, `sid`; for amd64 with `-amd64` behind it
+    /// ([`Arch::image`]).
     pub image: String,
     /// `--mirror`: base address of a Debian archive; otherwise the host's apt configuration says.
     pub mirror: Option<String>,
@@ -57,8 +59,9 @@ pub(crate) enum Recipe {
     Debian(Suite),
 }
 
-pub(crate) fn recipe(name: &str) -> Result<Recipe> {
-    let unknown = || Error::UnknownImage { name: name.to_owned() };
+pub(crate) fn recipe(image: &str) -> Result<Recipe> {
+    let unknown = || Error::UnknownImage { name: image.to_owned() };
+    let (name, _) = Arch::of_image(image);
     match name.split_once(':') {
         None if name == "busybox" => Ok(Recipe::Busybox),
         Some(("debian", suite)) => Suite::named(suite).map(Recipe::Debian).ok_or_else(unknown),
@@ -66,10 +69,10 @@ pub(crate) fn recipe(name: &str) -> Result<Recipe> {
     }
 }
 
-/// The name an image is kept under: `debian:trixie` is `debian:13`; other names are themselves.
+/// The name an image is kept under: `debian:trixie` is `debian:13`, and likewise with an architecture; other names are themselves.
 pub fn canonical_name(name: &str) -> String {
     match recipe(name) {
-        Ok(Recipe::Debian(suite)) => format!("debian:{}", suite.name),
+        Ok(Recipe::Debian(suite)) => Arch::of_image(name).1.image(&format!("debian:{}", suite.name)),
         _ => name.to_owned(),
     }
 }
@@ -102,6 +105,7 @@ impl Settled {
         Session {
             archive: Archive {
                 source: &self.source,
+                arch: Arch::of_image(&request.image).1,
                 keyring: &self.keyring,
                 allow_expired: request.allow_expired,
                 cache: &self.cache,
@@ -124,16 +128,16 @@ pub fn pull(store: &Store, request: &PullRequest, host: &Host<'_>) -> Result<Ima
     let held = store.lock(host.progress, host.cancel)?;
     let session = settled.session(request, host);
     match recipe {
-        Recipe::Busybox => pull_busybox(store, &held, &session),
+        Recipe::Busybox => pull_busybox(store, &held, &session, &canonical_name(&request.image)),
         Recipe::Debian(suite) => pull_debian(store, &held, &session, request, host, suite),
     }
 }
 
-fn pull_busybox(store: &Store, held: &Lock, session: &Session<'_>) -> Result<Image> {
-    let stage = store.stage(held, "busybox")?;
+fn pull_busybox(store: &Store, held: &Lock, session: &Session<'_>, name: &str) -> Result<Image> {
+    let stage = store.stage(held, name)?;
     require_space(&stage.dir, BUSYBOX_SPACE)?;
     let open: OpenSuite = session.archive.open_first()?;
-    let record = busybox::make(&session.archive, &open, true, "busybox", &stage)?;
+    let record = busybox::make(&session.archive, &open, true, name, &stage)?;
     session.archive.cancel.check()?;
     store.commit(stage, record)
 }
@@ -146,7 +150,13 @@ fn pull_debian(
     host: &Host<'_>,
     suite: Suite,
 ) -> Result<Image> {
-    let stage = store.stage(held, &format!("debian:{}", suite.name))?;
+    let refused = |e: GuestError| Error::NoBuilder { image: request.image.clone(), why: e.to_string() };
+    if let Place::Host(how) = host.runner.ready(session.archive.arch).map_err(refused)? {
+        host.progress.note(&format!(
+            "its packages are configured by this host's kernel, {how} and apart from the host"
+        ));
+    }
+    let stage = store.stage(held, &canonical_name(&request.image))?;
     let open = session.archive.open(suite)?;
     let record = debian::make(&session.archive, &open, request, host.runner, &stage)?;
     session.archive.cancel.check()?;
@@ -170,7 +180,7 @@ pub fn update_kernel(store: &Store, name: &str, request: &PullRequest, host: &Ho
     })?;
     let settled = Settled::new(store, request, host)?;
     let held = store.lock(host.progress, host.cancel)?;
-    let session = settled.session(request, host);
+    let session = settled.session(&PullRequest { image: image.record.name.clone(), ..request.clone() }, host);
     let stage = store.stage_refresh(&held, &image.record.name)?;
     require_space(&stage.dir, BUSYBOX_SPACE)?;
     let open = session.archive.open(suite)?;

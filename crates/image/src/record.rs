@@ -4,6 +4,7 @@
 //! ignore. File names are fixed (`kernel`, `initrd`, `disk.raw` or `disk.qcow2`), so a record cannot
 //! point outside its folder.
 
+use crate::arch::Arch;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ pub struct Record {
     pub schema: u32,
     /// The name it goes by.
     pub name: String,
-    /// Guest architecture: `riscv64`.
+    /// Guest architecture: `riscv64` or `amd64`.
     pub arch: String,
     /// When it was made, RFC 3339, UTC.
     pub created: String,
@@ -114,11 +115,11 @@ pub struct Image {
 }
 
 impl Record {
-    pub(crate) fn new(name: &str) -> Record {
+    pub(crate) fn new(name: &str, arch: Arch) -> Record {
         Record {
             schema: SCHEMA,
             name: name.to_owned(),
-            arch: crate::archive::ARCH.to_owned(),
+            arch: arch.name().to_owned(),
             created: crate::time::rfc3339(crate::time::now()),
             cmdline: String::new(),
             kernel: None,

@@ -5,6 +5,7 @@
 //! dpkg's `lib/dpkg`) says "install ok unpacked", and the guest has only to run `dpkg --configure`.
 //! Packages are read by several threads; the tar keeps their order.
 
+use crate::arch::Arch;
 use crate::archive::lock;
 use crate::deb::{Deb, Entry, safe_path};
 use crate::deb822;
@@ -57,6 +58,7 @@ pub(crate) struct Merged {
 /// # Errors
 /// [`Error::Malformed`] for a package that cannot be read; [`Error::DiskFull`], [`Error::Io`] on `out`.
 pub(crate) fn merge(
+    arch: Arch,
     debs: &[(PathBuf, String)],
     extra: &[FileEntry],
     captured: &(dyn Fn(&str) -> bool + Sync),
@@ -66,7 +68,7 @@ pub(crate) fn merge(
 ) -> Result<Merged> {
     let (out, out_path) = out;
     let mut write = |bytes: &[u8]| out.write_all(bytes).map_err(|e| Error::io("write", out_path, e));
-    write(&skeleton()?)?;
+    write(&skeleton(arch)?)?;
     let total = debs.len() as u64;
     let mut merged = Merged::default();
     let mut db = Database::default();
@@ -84,7 +86,7 @@ pub(crate) fn merge(
         }
     }
     let mut tail = tar::Builder::new(Vec::new());
-    for (path, mode, bytes) in db.files().iter().chain(extra) {
+    for (path, mode, bytes) in db.files(arch.name()).iter().chain(extra) {
         file(&mut tail, path, *mode, bytes)?;
     }
     write(&tail.into_inner().map_err(in_memory)?)?;
@@ -110,7 +112,7 @@ fn unpack_all(debs: &[(PathBuf, String)], captured: &(dyn Fn(&str) -> bool + Syn
 }
 
 /// The links that make `/usr` merged must be there before anything lands behind them.
-fn skeleton() -> Result<Vec<u8>> {
+fn skeleton(arch: Arch) -> Result<Vec<u8>> {
     let mut b = tar::Builder::new(Vec::new());
     for dir in [
         "usr",
@@ -126,7 +128,11 @@ fn skeleton() -> Result<Vec<u8>> {
     ] {
         entry(&mut b, dir, tar::EntryType::Directory, 0o755, &[], None)?;
     }
-    for dir in ["bin", "sbin", "lib"] {
+    if arch == Arch::Amd64 {
+        entry(&mut b, "usr/lib64", tar::EntryType::Directory, 0o755, &[], None)?;
+    }
+    let lib64 = (arch == Arch::Amd64).then_some("lib64");
+    for dir in ["bin", "sbin", "lib"].into_iter().chain(lib64) {
         entry(&mut b, dir, tar::EntryType::Symlink, 0o777, &[], Some(&format!("usr/{dir}")))?;
     }
     open_end(b)
@@ -169,7 +175,11 @@ fn file(b: &mut tar::Builder<Vec<u8>>, path: &str, mode: u32, data: &[u8]) -> Re
 /// Where a path of a package lies when `/bin`, `/sbin` and `/lib*` are links into `/usr`.
 fn merged_path(path: &Path) -> PathBuf {
     let first = path.components().next().and_then(|c| c.as_os_str().to_str());
-    if matches!(first, Some("bin" | "sbin" | "lib")) { Path::new("usr").join(path) } else { path.to_owned() }
+    if matches!(first, Some("bin" | "sbin" | "lib" | "lib64")) {
+        Path::new("usr").join(path)
+    } else {
+        path.to_owned()
+    }
 }
 
 fn unpack<R: Read + std::io::Seek>(
@@ -263,7 +273,7 @@ impl Take {
         let _ = writeln!(self.list, "/{name}");
         let kind = entry.header().entry_type();
         // base-files brings the links of the skeleton itself.
-        if matches!(name, "bin" | "sbin" | "lib") {
+        if matches!(name, "bin" | "sbin" | "lib" | "lib64") {
             return Ok(());
         }
         let place = merged_path(path);
@@ -338,14 +348,14 @@ impl Database {
         }
     }
 
-    fn files(self) -> Vec<FileEntry> {
+    fn files(self, arch: &str) -> Vec<FileEntry> {
         let dpkg = |name: &str, text: &str| (format!("var/lib/dpkg/{name}"), 0o644, text.as_bytes().to_vec());
         let mut out = vec![
             dpkg("status", &self.status),
             dpkg("available", ""),
             dpkg("diversions", ""),
             dpkg("statoverride", ""),
-            dpkg("arch", &format!("{}\n", crate::archive::ARCH)),
+            dpkg("arch", &format!("{arch}\n")),
             dpkg("info/format", "1\n"),
             dpkg("triggers/File", &self.file_triggers),
         ];
@@ -360,13 +370,14 @@ mod tests {
     use crate::deb::tests::{ar_of, deb_of, tar_of, xz};
     use crate::progress::Silent;
 
-    fn merge_one(name: &str, deb: Vec<u8>) -> (BTreeMap<String, Vec<u8>>, Merged) {
+    fn merge_one(arch: Arch, name: &str, deb: Vec<u8>) -> (BTreeMap<String, Vec<u8>>, Merged) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.deb");
         std::fs::write(&path, deb).unwrap();
         let mut out = Vec::new();
         let extra = [("etc/extra".to_owned(), 0o600, b"e".to_vec())];
         let merged = merge(
+            arch,
             &[(path, name.to_owned())],
             &extra,
             &|p| p == "usr/sbin/tool",
@@ -404,7 +415,7 @@ mod tests {
             ("control.tar.xz", xz(&control)),
             ("data.tar.xz", xz(&data)),
         ]);
-        let (files, merged) = merge_one("tool", deb);
+        let (files, merged) = merge_one(Arch::Riscv64, "tool", deb);
         let text = |p: &str| String::from_utf8(files[p].clone()).unwrap();
         assert_eq!(text("sbin"), "usr/sbin");
         assert_eq!(text("usr/sbin/tool"), "prog");
@@ -420,6 +431,28 @@ mod tests {
         );
         assert_eq!(merged.preinst, ["tool:riscv64"]);
         assert_eq!(merged.programs, [("usr/sbin/tool".to_owned(), 0o755, b"prog".to_vec())]);
+    }
+
+    #[test]
+    fn the_links_of_a_merged_usr_are_there_once() {
+        for arch in Arch::ALL {
+            let mut data = tar::Builder::new(Vec::new());
+            for dir in ["bin", "lib", "lib64", "sbin"] {
+                entry(&mut data, dir, tar::EntryType::Symlink, 0o777, &[], Some(&format!("usr/{dir}")))
+                    .unwrap();
+            }
+            let deb = ar_of(&[
+                ("debian-binary", b"2.0\n".to_vec()),
+                ("control.tar.xz", xz(&tar_of(&[("./control", b"Package: base-files\nVersion: 1\n")]))),
+                ("data.tar.xz", xz(&data.into_inner().unwrap())),
+            ]);
+            let (files, _) = merge_one(arch, "base-files", deb);
+            assert_eq!(files["lib"], b"usr/lib");
+            // As links they would be where programs are expected behind them.
+            let is_link = |dir: &str| files.get(dir).is_some_and(|target| !target.is_empty());
+            assert!(!["usr/bin", "usr/lib", "usr/lib64", "usr/sbin"].iter().any(|d| is_link(d)), "{files:?}");
+            assert_eq!(is_link("lib64"), arch == Arch::Amd64);
+        }
     }
 
     #[test]

@@ -250,7 +250,7 @@ mod tests {
         let made = s.stage(&held, "a:1").unwrap();
         fs::write(made.dir.join("kernel"), b"k").unwrap();
         assert!(s.list().unwrap().is_empty());
-        let image = s.commit(made, Record::new("a:1")).unwrap();
+        let image = s.commit(made, Record::new("a:1", crate::Arch::default())).unwrap();
         assert_eq!(image.record.files["kernel"].size, 1);
         assert_eq!(s.get("a:1").unwrap().record, image.record);
         assert!(matches!(s.stage(&held, "a:1"), Err(Error::Exists { .. })));
@@ -292,7 +292,7 @@ mod tests {
         for bad in ["", ".x", "a/b", "..", "ä", "a b"] {
             assert!(matches!(s.get(bad), Err(Error::BadName { .. })), "{bad}");
         }
-        let mut r = Record::new("n");
+        let mut r = Record::new("n", crate::Arch::default());
         r.schema = SCHEMA_TOO_NEW;
         fs::create_dir(s.images().join("n")).unwrap();
         r.write(&s.images().join("n")).unwrap();

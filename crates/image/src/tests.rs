@@ -8,7 +8,7 @@ use crate::mirror::{Environment, Source};
 use crate::module::tests::module_of;
 use crate::progress::{Cancel, Progress, Stage};
 use crate::pull::{Host, PullRequest, pull};
-use crate::runner::{GuestError, GuestJob, GuestRunner};
+use crate::runner::{GuestError, GuestJob, GuestRunner, Place};
 use crate::store::Store;
 use crate::time::{now, rfc5322};
 use crate::verify::Keyring;
@@ -226,6 +226,7 @@ impl Mirror {
     fn with<T>(&self, allow_expired: bool, f: impl FnOnce(&Archive<'_>) -> T) -> (T, Vec<String>) {
         let (notes, cancel) = (Notes::default(), Cancel::default());
         let archive = Archive {
+            arch: crate::Arch::default(),
             source: &self.source,
             keyring: &self.keyring(),
             allow_expired,
@@ -285,6 +286,9 @@ impl Progress for Notes {
 struct NoMachine;
 
 impl GuestRunner for NoMachine {
+    fn ready(&self, _: crate::Arch) -> std::result::Result<Place, GuestError> {
+        Ok(Place::Machine)
+    }
     fn run(&self, _: GuestJob, _: &mut dyn FnMut(&[u8])) -> std::result::Result<(), GuestError> {
         Err(GuestError::Failed("no machine in this test".into()))
     }
@@ -475,6 +479,7 @@ fn the_real_archive_verifies() {
     let source = crate::discover(Path::new("/"), None, &Environment::of_process()).unwrap();
     let (notes, cancel) = (Notes::default(), Cancel::default());
     let archive = Archive {
+        arch: crate::Arch::default(),
         source: &source,
         keyring: &Keyring::debian().unwrap(),
         allow_expired: false,

@@ -30,7 +30,7 @@ pub(crate) fn parse_rfc5322(text: &str) -> Option<i64> {
 }
 
 /// `2026-11-24T13:17:14Z`.
-pub(crate) fn rfc3339(at: i64) -> String {
+pub fn rfc3339(at: i64) -> String {
     let (y, m, d) = civil(at.div_euclid(DAY));
     let s = at.rem_euclid(DAY);
     format!("{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}Z", s / 3600, s / 60 % 60, s % 60)

@@ -233,6 +233,11 @@ impl Chips {
         IrqLine::new(self.lines.clone(), line)
     }
 
+    /// All inputs, for wires that are made later.
+    pub fn lines(&self) -> Arc<IrqLines> {
+        self.lines.clone()
+    }
+
     /// What went wrong in a save or reset, if anything ever did.
     pub fn failed(&self) -> Option<String> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -316,15 +321,17 @@ strata_state::state! {
     }
 }
 
-/// The clock that KVM shows its guests. While it is held it stands still, and goes on from there.
+/// The clock that KVM shows its guests, and with it the counters of its vCPUs. While it is held they stand still, and go on
+/// from there.
 pub struct KvmClock {
     vm: Arc<Vm>,
     held: Mutex<Option<u64>>,
 }
 
 impl KvmClock {
-    /// The clock of `vm`, held at 0.
+    /// The clock of `vm`, which has its vCPUs, held at 0.
     pub fn new(vm: Arc<Vm>) -> KvmClock {
+        vm.hold_counters();
         KvmClock { vm, held: Mutex::new(Some(0)) }
     }
 
@@ -336,6 +343,7 @@ impl KvmClock {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.is_none() {
             *held = Some(self.vm.fd.get_clock().map_err(KvmError::at("KVM_GET_CLOCK"))?.clock);
+            self.vm.hold_counters();
         }
         Ok(())
     }
@@ -347,9 +355,23 @@ impl KvmClock {
     pub fn release(&self) -> Result<(), KvmError> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(clock) = *held {
+            self.vm.release_counters()?;
             let data = kvm_clock_data { clock, ..Default::default() };
             self.vm.fd.set_clock(&data).map_err(KvmError::at("KVM_SET_CLOCK"))?;
             *held = None;
+        }
+        Ok(())
+    }
+
+    /// Lets `ns` nanoseconds pass at once, by it and by the vCPUs' counters. Only while it is held.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn advance(&self, ns: u64) -> Result<(), KvmError> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(now) = *held {
+            self.vm.advance_counters(ns)?;
+            *held = Some(now.saturating_add(ns));
         }
         Ok(())
     }

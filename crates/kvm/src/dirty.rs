@@ -42,17 +42,19 @@ impl Log {
 }
 
 impl Vm {
-    /// From now on writes of vCPUs are logged. What they wrote before is not in the log.
+    /// From now on writes of vCPUs are logged, or not. What they wrote before is not in the log. Gives whether that is a
+    /// change.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn log_dirty(&self, on: bool) -> Result<(), KvmError> {
-        if self.log.on.swap(on, SeqCst) != on {
-            for (slot, _) in self.slots() {
-                self.give(slot as usize, on)?;
-            }
+    pub fn log_dirty(&self, on: bool) -> Result<bool, KvmError> {
+        if self.log.on.swap(on, SeqCst) == on {
+            return Ok(false);
         }
-        Ok(())
+        for (slot, _) in self.slots() {
+            self.give(slot as usize, on)?;
+        }
+        Ok(true)
     }
 
     /// Marks the pages that vCPUs have written since the last call in the page map, in its current epoch; gives how many

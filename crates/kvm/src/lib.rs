@@ -14,7 +14,7 @@
 //! the kernel's structures. No layout of a kernel header or of a crate is ever stored, so a saved machine outlives both.
 //!
 //! **`unsafe`** is in `vm.rs` (handing guest memory to the kernel), `kick.rs` (a signal to a vCPU's thread), `vcpu.rs`
-//! (the page that a vCPU shares with the kernel), `dirty.rs` (an ioctl that has no wrapper) and the probe.
+//! (the page that a vCPU shares with the kernel), `dirty.rs` and `counter.rs` (ioctls that have no wrapper) and the probe.
 //!
 //! That `/dev/kvm` opens does not mean that it is worth using: [`probe`](probe()) measures that.
 
@@ -24,6 +24,8 @@ pub use probe::{BOUND, BUILD, KernelSpeed, Kind, RUN, Report, Unusable, probe};
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod chips;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod counter;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod cpuid;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -48,6 +50,7 @@ pub use error::KvmError;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use {
     chips::{Chips, IrqLines, KvmClock},
+    events::Messages,
     exits::{Cause, Exits},
     host::Host,
     vcpu::{Buses, KvmVcpu},

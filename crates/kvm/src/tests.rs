@@ -187,6 +187,54 @@ fn a_reset_is_power_on_and_what_is_no_state_is_refused() {
     assert!(described.contains("x86-vcpu v1") && described.contains("x86-segment v1"), "{described}");
 }
 
+/// From 32-bit mode to 64-bit mode, as a kernel does it, with its tables from 0x8000 on and a descriptor table in DATA.
+fn to_64_bit(after: &[u8]) -> Vec<u8> {
+    #[rustfmt::skip]
+    let mut code = [
+        &[0x0f, 0x20, 0xe0, 0x83, 0xc8, 0x20, 0x0f, 0x22, 0xe0][..],   // CR4.PAE
+        &[0xb8, 0, 0x80, 0, 0, 0x0f, 0x22, 0xd8],                      // CR3 = 0x8000
+        &[0xb9, 0x80, 0, 0, 0xc0, 0x0f, 0x32, 0x0d, 0, 1, 0, 0, 0x0f, 0x30], // EFER.LME
+        &[0x0f, 0x20, 0xc0, 0x0d, 0, 0, 0, 0x80, 0x0f, 0x22, 0xc0],    // CR0.PG
+        &[0x0f, 0x01, 0x15, 0, 0x40, 0, 0],                            // lgdt [DATA]
+    ].concat();
+    let target = CODE as u32 + code.len() as u32 + 7;
+    code.push(0xea);
+    code.extend(target.to_le_bytes());
+    code.extend([8, 0]);
+    code.extend(after);
+    code
+}
+
+fn put_tables(ram: &GuestRam) {
+    for (at, entry) in [(0x8000, 0x9003_u64), (0x9000, 0xa003), (0xa000, 0x83)] {
+        ram.load(at, &entry.to_le_bytes()).unwrap();
+    }
+    ram.load(DATA, &[0x0f, 0, 0x10, 0x40, 0, 0]).unwrap();
+    ram.load(DATA + 0x18, &0x00af_9a00_0000_ffff_u64.to_le_bytes()).unwrap();
+}
+
+#[test]
+fn a_vcpu_that_ran_on_in_64_bit_mode_begins_anew() {
+    let Some(mut r) = rig(&to_64_bit(&SPIN)) else { return };
+    put_tables(r.vm.ram());
+    for _ in 0..3 {
+        assert_eq!(r.run_for(SHORT), Stop::Kicked);
+        let s = r.cpu.state().unwrap();
+        assert_eq!((s.system.efer & 0x500, s.system.cr0 >> 31), (0x500, 1), "{}{}", s.general, s.system);
+        r.cpu.reset();
+        let s = r.cpu.state().unwrap();
+        assert_eq!((s.general.rip, s.system.efer, s.system.cr0 & 0x8000_0001), (0xfff0, 0, 0));
+        // out 0x11, al: in 32-bit mode, from where it is told.
+        r.vm.ram().load(0x2000, &[0xe6, 0x11, SPIN[0], SPIN[1]]).unwrap();
+        r.cpu.boot(Entry { pc: 0x2000, args: [7, 2, 3], privilege: Privilege::Kernel });
+        assert_eq!(r.run_for(SHORT), Stop::Kicked);
+        let s = r.cpu.state().unwrap();
+        assert_eq!((s.general.rip, s.system.efer, s.system.cr0 & 0x8000_0001), (0x2002, 0, 1));
+        assert_eq!(std::mem::take(&mut *r.ports.0.lock().unwrap()), [('w', 0x11, 1, 7)]);
+        r.cpu.boot(Entry { pc: CODE, args: [1, 2, 3], privilege: Privilege::Kernel });
+    }
+}
+
 #[test]
 fn doorbells_and_interrupts_go_by_descriptor() {
     // mov dword [DEVICE + 0x50], 2; then 3

@@ -44,6 +44,7 @@ pub struct KvmVcpu {
     owes: bool,
     /// What the host's kernel refused while there was nobody to tell.
     failed: Option<String>,
+    id: u32,
     vm: Arc<Vm>,
 }
 
@@ -77,8 +78,10 @@ impl KvmVcpu {
             let kicker = kicker.clone();
             move || kicker.kick()
         }));
+        vm.counters.add(&fd)?;
         let exits = Arc::default();
-        Ok(KvmVcpu { fd, page, buses, shared, kicker, exits, cpuid, power_on, owes: false, failed: None, vm })
+        let (owes, failed) = (false, None);
+        Ok(KvmVcpu { fd, page, buses, shared, kicker, exits, cpuid, power_on, owes, failed, id, vm })
     }
 
     /// Its exits so far.
@@ -118,6 +121,9 @@ impl KvmVcpu {
             self.fd.set_tsc_khz(s.tsc_khz).map_err(KvmError::at("KVM_SET_TSC_KHZ")).map_err(refused)?;
         }
         state::write(&self.fd, s).map_err(refused)?;
+        if let Some(counter) = s.msrs.counter().filter(|_| self.id == 0) {
+            self.vm.counters.set(counter);
+        }
         self.owes = false;
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! One virtual machine of the kernel's: guest memory in its slots, its interrupt chips, its vCPUs' home.
 
+use crate::counter::Counters;
 use crate::dirty::Log;
 use crate::{Host, KvmError, kick};
 use kvm_bindings::{
@@ -19,6 +20,7 @@ const IDENTITY_MAP: u64 = 0xfffb_c000;
 pub struct Vm {
     pub(crate) fd: VmFd,
     pub(crate) log: Log,
+    pub(crate) counters: Counters,
     pub(crate) host: Arc<Host>,
     pub(crate) ram: GuestRam,
 }
@@ -49,7 +51,7 @@ impl Vm {
         let pit = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
         fd.create_pit2(pit).map_err(KvmError::at("KVM_CREATE_PIT2"))?;
         let log = Log::prepare(&fd)?;
-        let vm = Vm { fd, log, host, ram };
+        let vm = Vm { fd, log, counters: Counters::default(), host, ram };
         for slot in 0..vm.ram.regions().len() {
             vm.give(slot, false)?;
         }

@@ -13,7 +13,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arg = |i: usize, default: &str| args.get(i).cloned().unwrap_or(default.to_owned());
     let open = |name: String| Ok::<_, std::io::Error>(Source { file: File::open(&name)?, name });
     let spec = MachineSpec {
+        board: strata_machine::Board::RiscvVirt,
         harts: arg(3, "1").parse()?,
+        processor: None,
+        transport: Default::default(),
         memory: arg(4, "512").parse::<u64>()? << 20,
         cmdline: arg(2, "console=ttyS0"),
         deterministic: false,

@@ -1,5 +1,6 @@
 //! What those share that run a machine's vCPUs: a thread each (`vcpu_thread.rs`), or one for all (`deterministic/`).
 
+use crate::arrivals::Arrivals;
 use crate::console::DebugConsole;
 use crate::gate::Gate;
 use crate::harts::Harts;
@@ -14,8 +15,8 @@ use strata_memory::GuestRam;
 /// A vCPU as its thread and (while parked) the driver share it.
 pub(crate) type SharedVcpu = Arc<Mutex<Box<dyn Vcpu>>>;
 
-/// How long to wait before trying again when a page of guest memory is not there yet.
-pub(crate) const PAGE_RETRY: Duration = Duration::from_millis(1);
+/// How long to wait at most before trying again when a page of guest memory is not there yet: whoever brings it tells.
+pub(crate) const PAGE_RETRY: Duration = Duration::from_millis(20);
 
 /// See the module.
 pub(crate) struct Cpus {
@@ -25,6 +26,7 @@ pub(crate) struct Cpus {
     pub(crate) harts: Arc<Harts>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) warmth: Arc<Warmth>,
+    pub(crate) arrivals: Arc<Arrivals>,
     pub(crate) system: SystemSink,
     pub(crate) ram: GuestRam,
     pub(crate) console: Arc<dyn DebugConsole>,

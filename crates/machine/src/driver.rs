@@ -110,7 +110,8 @@ impl Driver {
         for action in actions {
             if let Err(why) = self.act(*action) {
                 let end = Phase::Ended(Exit::Stuck(why));
-                self.clock.stop();
+                // Its end is told either way.
+                let _ = self.clock.stop();
                 self.end();
                 published.set(end.clone());
                 return Err(end);
@@ -124,8 +125,8 @@ impl Driver {
         match action {
             Action::Park => self.want(Want::Park),
             Action::Release => self.want(Want::Run),
-            Action::StartClock => self.clock.start(),
-            Action::StopClock => self.clock.stop(),
+            Action::StartClock => self.clock.start()?,
+            Action::StopClock => self.clock.stop()?,
             Action::ResetParts => self.rebuild.reset()?,
             Action::Finish => self.end(),
         }

@@ -1,6 +1,7 @@
 //! Which harts are started: the state of SBI's hart state management, and of stuck harts.
 
 use crate::sbi::HartStatus;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 use strata_engine::Entry;
 use strata_state::{StateError, Stateful};
@@ -25,12 +26,13 @@ struct Slot {
 /// All harts of a machine.
 pub(crate) struct Harts {
     slots: Mutex<Vec<Slot>>,
+    together: AtomicBool,
 }
 
 impl Harts {
     pub(crate) fn new(count: usize) -> Harts {
         let slot = Slot { status: HartStatus::Stopped, entry: None, stuck: false };
-        Harts { slots: Mutex::new(vec![slot; count]) }
+        Harts { slots: Mutex::new(vec![slot; count]), together: AtomicBool::new(false) }
     }
 
     fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
@@ -39,6 +41,15 @@ impl Harts {
 
     pub(crate) fn count(&self) -> usize {
         self.slots().len()
+    }
+
+    /// All run from where their own state has them, for good: nothing here starts or stops them. One that is stuck then ends
+    /// the machine, since nobody can tell who waits for it.
+    pub(crate) fn start_all(&self) {
+        self.together.store(true, Relaxed);
+        self.slots()
+            .iter_mut()
+            .for_each(|s| *s = Slot { status: HartStatus::Started, entry: None, stuck: false });
     }
 
     /// All stopped, as before power-on.
@@ -81,13 +92,13 @@ impl Harts {
         Some(entry)
     }
 
-    /// Notes that `hart` can never go on; true if no started hart can.
+    /// Notes that `hart` can never go on; true if no started hart can, or all stand and fall together.
     pub(crate) fn stuck(&self, hart: usize) -> bool {
         let mut slots = self.slots();
         if let Some(s) = slots.get_mut(hart) {
             s.stuck = true;
         }
-        none_alive(&slots)
+        self.together.load(Relaxed) || none_alive(&slots)
     }
 
     pub(crate) fn is_stuck(&self, hart: usize) -> bool {

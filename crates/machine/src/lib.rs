@@ -3,7 +3,7 @@
 //! ```text
 //!  MachineSpec + Resources ── assemble::build ──► Machine
 //!     driver thread   owns the phase; lifecycle::step decides, the driver carries out
-//!     vcpu threads    run a hart each, answer its SBI calls (sbi), stop at the gate
+//!     vcpu threads    run a vCPU each, answer a hart's SBI calls (sbi), stop at the gate
 //!     io threads      give device workers their turns, stop at the gate
 //!     or one thread   that does both in a fixed order, in a deterministic machine (deterministic/)
 //! ```
@@ -13,6 +13,7 @@
 //! Deliberately not here: paths (resources come open), processes, names of instances, protocols. Those are the vmm's.
 #![forbid(unsafe_code)]
 
+mod arrivals;
 mod assemble;
 mod console;
 mod cpus;
@@ -31,19 +32,23 @@ mod randomness;
 mod saved;
 pub mod sbi;
 mod spec;
+mod threads;
 mod tier;
 mod timekeeper;
+mod unseen;
 mod vcpu_thread;
 mod warmth;
 
+pub use arrivals::Arrivals;
 pub use assemble::{BuildError, build};
 pub use deterministic::PauseAtError;
 pub use lifecycle::{Exit, Phase, Refused};
 pub use machine::{Machine, NamedPart};
-pub use saved::{BOARD, ENGINE};
+pub use saved::engine_of;
 pub use spec::{
-    ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Nic, Resources, Restore, SlotDevice, ram_base,
+    ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Nic, Resources, Restore, SlotDevice,
 };
+pub use strata_board::{Board, Transport};
 pub use strata_translator::Options as TranslatorOptions;
 pub use tier::{Tier, TierError};
 

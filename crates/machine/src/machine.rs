@@ -1,26 +1,28 @@
 //! A machine that is built, and the handle by which others drive it.
 
+use crate::BuildError;
+use crate::arrivals::Arrivals;
 use crate::cpus::{Cpus, SharedVcpu};
-use crate::deterministic::{Counted, Deterministic, PauseAtError, Schedule};
+use crate::deterministic::{Counted, PauseAtError, Schedule};
 use crate::driver::{Driver, Message, Published};
 use crate::gate::{Gate, Want};
 use crate::harts::Harts;
-use crate::io_thread::{self, Waker};
+use crate::io_thread::Waker;
 use crate::lifecycle::{Event, Exit, Phase, Refused};
-use crate::loader::{Loaded, Placement, load};
+use crate::threads::Threads;
 use crate::timekeeper::Timekeeper;
-use crate::vcpu_thread;
+use crate::unseen::Unseen;
 use crate::warmth::Warmth;
-use crate::{BuildError, Tier};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
+use strata_board::Board;
 use strata_devices::virtio::Doorbell;
 use strata_devices::{SystemSink, Worker};
-use strata_engine::{Entropy, VcpuShared};
+use strata_engine::VcpuShared;
 use strata_memory::{Backing, GuestRam, Region};
 use strata_state::{Part, Schema, StateError};
 
@@ -32,8 +34,8 @@ pub struct NamedPart {
     pub part: Arc<Mutex<dyn Part + Send>>,
 }
 
-/// Makes the device tree of one boot, from the initrd's range and a seed.
-pub(crate) type TreeMaker = Box<dyn Fn(Option<(u64, u64)>, [u8; 32]) -> Result<Vec<u8>, BuildError> + Send>;
+/// Loads the files and readies the vCPUs.
+pub(crate) type PowerOn = Box<dyn FnMut() -> Result<(), BuildError> + Send>;
 
 /// What it takes to put a machine back to power-on.
 pub(crate) struct Rebuild {
@@ -41,44 +43,27 @@ pub(crate) struct Rebuild {
     pub(crate) parts: Arc<Vec<NamedPart>>,
     pub(crate) vcpus: Vec<SharedVcpu>,
     pub(crate) harts: Arc<Harts>,
-    pub(crate) placement: Placement,
-    pub(crate) tree: TreeMaker,
-    pub(crate) entropy: Box<dyn Entropy>,
+    pub(crate) power_on: PowerOn,
 }
 
 impl Rebuild {
-    /// Loads the files and readies the harts.
-    pub(crate) fn load(&mut self) -> Result<Loaded, BuildError> {
-        let mut seed = [0; 32];
-        self.entropy.fill(&mut seed);
-        let tree = &self.tree;
-        let loaded = load(&self.ram, &self.placement, |initrd| tree(initrd, seed))?;
-        self.harts.reset();
-        // A firmware begins on every hart at once; without one, the kernel starts the others itself.
-        let firmware = self.placement.firmware.is_some();
-        for hart in 0..if firmware { self.vcpus.len() } else { 1 } {
-            let mut entry = loaded.entry;
-            entry.args[0] = hart as u64;
-            self.harts.start(hart, entry);
-        }
-        Ok(loaded)
-    }
-
     /// Back to power-on; all threads are parked.
     pub(crate) fn reset(&mut self) -> Result<(), String> {
         self.ram.clear();
         for p in self.parts.iter() {
             p.part.lock().unwrap_or_else(|e| e.into_inner()).reset();
         }
-        self.load().map(|_| ()).map_err(|e| format!("the machine cannot be reset: {e}"))
+        (self.power_on)().map_err(|e| format!("the machine cannot be reset: {e}"))
     }
 }
 
 /// Everything that `assemble` has wired, ready to be given its threads.
 pub(crate) struct Assembled {
     pub(crate) rebuild: Rebuild,
-    pub(crate) tier: Tier,
+    pub(crate) board: Board,
+    pub(crate) tier: &'static str,
     pub(crate) note: Option<String>,
+    pub(crate) unseen: Option<Arc<dyn Unseen>>,
     pub(crate) shared: Vec<Arc<VcpuShared>>,
     pub(crate) workers: Vec<Box<dyn Worker>>,
     pub(crate) clock: Arc<dyn Timekeeper>,
@@ -102,10 +87,12 @@ pub struct Machine {
     vcpus: Vec<SharedVcpu>,
     shared: Vec<Arc<VcpuShared>>,
     pub(crate) warmth: Arc<Warmth>,
-    doorbells: Vec<Doorbell>,
+    arrivals: Arc<Arrivals>,
     schedule: Option<Arc<Schedule>>,
-    tier: Tier,
+    board: Board,
+    tier: &'static str,
     note: Option<String>,
+    unseen: Option<Arc<dyn Unseen>>,
     began: Arc<OnceLock<Instant>>,
     /// When the guest first read the generation ID that it began with.
     pub(crate) told: Arc<OnceLock<Instant>>,
@@ -115,7 +102,6 @@ pub struct Machine {
     threads: Vec<JoinHandle<()>>,
     #[cfg(test)]
     pub(crate) bus: Arc<dyn strata_engine::Bus>,
-    #[cfg(test)]
     pub(crate) clock: Arc<dyn Timekeeper>,
 }
 
@@ -129,19 +115,20 @@ impl Machine {
         let gate = a.gate.clone();
         let warmth = Arc::new(Warmth::new(&a.rebuild.vcpus));
         let began = Arc::<OnceLock<Instant>>::default();
+        let arrivals = Arc::new(Arrivals::new(a.rebuild.ram.clone(), &a.shared, a.doorbells));
         let cpus = Arc::new(Cpus {
             shared: a.shared.clone(),
             one_thread: a.counted.is_some().then(|| a.rebuild.vcpus.clone()),
             harts: a.rebuild.harts.clone(),
             gate: gate.clone(),
             warmth: warmth.clone(),
+            arrivals: arrivals.clone(),
             system: a.system,
             ram: a.rebuild.ram.clone(),
             console: a.console,
             began: began.clone(),
         });
-        let mut threads =
-            Threads { gate: gate.clone(), vcpus: a.shared.clone(), wakers: vec![], running: vec![] };
+        let mut threads = Threads::new(gate.clone(), a.shared.clone());
         let schedule = a.counted.as_ref().map(|c| c.schedule.clone());
         match a.counted {
             Some(counted) => threads.one(counted, cpus, &a.rebuild.vcpus, a.workers)?,
@@ -153,15 +140,13 @@ impl Machine {
             inbox: a.inbox,
             gate,
             vcpus: a.shared.clone(),
-            wakers: threads.wakers.clone(),
-            #[cfg(test)]
+            wakers: threads.wakers().to_vec(),
             clock: a.clock.clone(),
-            #[cfg(not(test))]
-            clock: a.clock,
             published: published.clone(),
             rebuild: a.rebuild,
         };
         threads.spawn("driver".into(), move || driver.run())?;
+        let wakers = threads.wakers().to_vec();
         Ok(Machine {
             driver: a.driver,
             published,
@@ -170,19 +155,20 @@ impl Machine {
             vcpus,
             shared: a.shared,
             warmth,
-            doorbells: a.doorbells,
+            arrivals,
             schedule,
+            board: a.board,
             tier: a.tier,
             note: a.note,
+            unseen: a.unseen,
             began,
             told: Arc::default(),
             gate: a.gate,
-            wakers: threads.wakers.clone(),
+            wakers,
             abandoned: AtomicBool::new(false),
-            threads: std::mem::take(&mut threads.running),
+            threads: threads.take(),
             #[cfg(test)]
             bus: a.bus,
-            #[cfg(test)]
             clock: a.clock,
         })
     }
@@ -251,9 +237,29 @@ impl Machine {
         }
     }
 
-    /// How its harts are run.
-    pub fn tier(&self) -> Tier {
+    /// How its vCPUs are run: a word.
+    pub fn tier(&self) -> &'static str {
         self.tier
+    }
+
+    /// Its board.
+    pub fn board(&self) -> Board {
+        self.board
+    }
+
+    /// Whether its vCPUs write to memory without asking: what was written is known only after
+    /// [`Machine::collect_dirty`], and nothing can be saved before it is overwritten.
+    pub fn writes_unseen(&self) -> bool {
+        self.unseen.is_some()
+    }
+
+    /// Marks in the map of pages what its vCPUs have written without asking. In any phase; while it runs, what is written
+    /// meanwhile is marked by this call or the next.
+    ///
+    /// # Errors
+    /// What the host refused.
+    pub fn collect_dirty(&self) -> Result<(), String> {
+        self.unseen.as_ref().map_or(Ok(()), |u| u.collect())
     }
 
     /// What a person should know about how it was built, a sentence without its full stop.
@@ -325,10 +331,9 @@ impl Machine {
         self.published.wait(|p| matches!(p, Phase::Paused | Phase::Ended(_)))
     }
 
-    /// To be called after pages of guest memory that were absent have come: whatever waits for them tries again.
-    pub fn pages_arrived(&self) {
-        self.doorbells.iter().for_each(Doorbell::ring);
-        self.shared.iter().for_each(|v| v.kick());
+    /// Who waits for pages of guest memory that come late, and is to be told when they have.
+    pub fn arrivals(&self) -> &Arc<Arrivals> {
+        &self.arrivals
     }
 
     #[cfg(test)]
@@ -394,77 +399,6 @@ impl Drop for Machine {
         self.stop();
         for t in self.threads.drain(..) {
             // A thread that panicked has said so; there is nothing to add here.
-            let _ = t.join();
-        }
-    }
-}
-
-/// A machine's threads while they are being started. Whatever goes wrong in between, those started end.
-struct Threads {
-    gate: Arc<Gate>,
-    vcpus: Vec<Arc<VcpuShared>>,
-    wakers: Vec<Waker>,
-    running: Vec<JoinHandle<()>>,
-}
-
-impl Threads {
-    fn spawn(&mut self, name: String, body: impl FnOnce() + Send + 'static) -> Result<(), BuildError> {
-        let t = std::thread::Builder::new().name(name).spawn(body).map_err(BuildError::Thread)?;
-        self.running.push(t);
-        Ok(())
-    }
-
-    fn waker(&mut self) -> Result<Waker, BuildError> {
-        let waker = Waker::new().map_err(|e| BuildError::Device(e.into()))?;
-        self.wakers.push(waker.clone());
-        Ok(waker)
-    }
-
-    /// A thread for each vCPU, one for each worker that may block, and one for all the others.
-    fn many(
-        &mut self,
-        cpus: &Arc<Cpus>,
-        vcpus: &[SharedVcpu],
-        workers: Vec<Box<dyn Worker>>,
-    ) -> Result<(), BuildError> {
-        for (hart, vcpu) in vcpus.iter().cloned().enumerate() {
-            let (cpus, member) = (cpus.clone(), self.gate.join());
-            self.spawn(format!("vcpu{hart}"), move || vcpu_thread::run(&cpus, &member, hart, &vcpu))?;
-        }
-        let (blocking, quick): (Vec<_>, Vec<_>) = workers.into_iter().partition(|w| w.blocks());
-        for workers in blocking.into_iter().map(|w| vec![w]).chain([quick]) {
-            let waker = self.waker()?;
-            let name = workers.first().filter(|w| w.blocks()).map_or("io", |w| w.name()).to_owned();
-            let member = self.gate.join();
-            self.spawn(name, move || io_thread::run(&member, &waker, workers))?;
-        }
-        Ok(())
-    }
-
-    /// One thread for everything.
-    fn one(
-        &mut self,
-        counted: Counted,
-        cpus: Arc<Cpus>,
-        vcpus: &[SharedVcpu],
-        workers: Vec<Box<dyn Worker>>,
-    ) -> Result<(), BuildError> {
-        let (waker, member) = (self.waker()?, self.gate.join());
-        let all = Deterministic::new(counted, cpus, vcpus.to_vec(), workers);
-        self.spawn("machine".into(), move || all.run(&member, &waker))
-    }
-}
-
-impl Drop for Threads {
-    fn drop(&mut self) {
-        if self.running.is_empty() {
-            return;
-        }
-        self.gate.set(Want::Exit);
-        self.vcpus.iter().for_each(|v| v.kick());
-        self.wakers.iter().for_each(Waker::wake);
-        for t in self.running.drain(..) {
-            // As in the machine's own drop.
             let _ = t.join();
         }
     }

@@ -6,16 +6,21 @@
 
 use crate::timekeeper::ClockState;
 use crate::{Machine, Refused};
+use strata_board::Board;
 use strata_state::{DETERMINISTIC, StateError, StateFile, StateHeader, read_record, write_record};
 
-/// The board of every machine here.
-pub const BOARD: &str = "riscv-virt";
 /// The part that keeps time.
 const CLOCK: &str = "clock";
 /// Parts that files of older builds lack: they stay as after power-on.
 const LATER: [&str; 1] = ["vmgenid"];
-/// The engine of every machine here.
-pub const ENGINE: &str = "soft";
+
+/// The engine that runs machines of a board.
+pub fn engine_of(board: Board) -> &'static str {
+    match board {
+        Board::RiscvVirt => "soft",
+        Board::X86Micro => "kvm",
+    }
+}
 
 impl Machine {
     /// All its parts as a state file. Only while nothing runs.
@@ -26,7 +31,8 @@ impl Machine {
         let parts = self.save()?;
         let features = self.count().map(|_| DETERMINISTIC.to_owned()).into_iter().collect();
         let producer = concat!("strata ", env!("CARGO_PKG_VERSION")).to_owned();
-        let header = StateHeader { producer, features, board: BOARD.into(), engine: ENGINE.into() };
+        let (board, engine) = (self.board().name().into(), engine_of(self.board()).into());
+        let header = StateHeader { producer, features, board, engine };
         Ok(StateFile { header, parts }.bytes())
     }
 
@@ -45,7 +51,8 @@ impl Machine {
     /// As there.
     pub fn load_state_after(&self, bytes: &[u8], passed: u64) -> Result<(), StateError> {
         let StateFile { header, mut parts } = StateFile::parse(bytes)?;
-        for (what, found, ours) in [("board", &header.board, BOARD), ("engine", &header.engine, ENGINE)] {
+        let (board, engine) = (self.board().name(), engine_of(self.board()));
+        for (what, found, ours) in [("board", &header.board, board), ("engine", &header.engine, engine)] {
             if found != ours {
                 let why = format!("it is of a machine with {what} {found}, this one has {ours}");
                 return Err(StateError::Invalid { id: "state file".into(), why });
@@ -68,6 +75,9 @@ impl Machine {
             let ClockState { now } = read_record(record)?;
             *record = write_record(&ClockState { now: now.saturating_add(passed) });
         }
-        self.load(&parts)
+        self.load(&parts)?;
+        // By the counters of its vCPUs, too.
+        let refused = |why| StateError::Invalid { id: CLOCK.into(), why };
+        if passed > 0 { self.clock.passed(passed).map_err(refused) } else { Ok(()) }
     }
 }

@@ -7,6 +7,7 @@ use crate::Tier;
 use crate::loader::Placement;
 use std::os::fd::OwnedFd;
 use strata_block::Disk;
+use strata_board::{Board, Transport};
 use strata_engine::Entropy;
 use strata_memory::GuestRam;
 use strata_net::NetBackend;
@@ -32,8 +33,12 @@ pub enum SlotDevice {
 /// The fixed description of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineSpec {
-    /// Number of harts, 1 to [`MAX_HARTS`].
+    /// The board, which decides the engine too.
+    pub board: Board,
+    /// Number of harts, or vCPUs, 1 to [`MAX_HARTS`].
     pub harts: u32,
+    /// The processor that a guest on KVM sees, as `strata_kvm::cpuid::CpuModel` reads it; none is the host's own.
+    pub processor: Option<String>,
     /// RAM in bytes, a multiple of 4096.
     pub memory: u64,
     /// Kernel command line.
@@ -41,6 +46,8 @@ pub struct MachineSpec {
     /// Whether its runs repeat: one host thread runs everything of it in a fixed order, and time comes from the
     /// instructions that its harts have retired.
     pub deterministic: bool,
+    /// How virtio devices are reached: in slots, or as functions of a PCI bus.
+    pub transport: Transport,
     /// Which device is in which virtio slot. Recorded, so that a device keeps its address whatever else changes.
     pub slots: Vec<(u32, SlotDevice)>,
 }
@@ -71,11 +78,6 @@ pub struct ConsoleFds {
     pub output: OwnedFd,
 }
 
-/// Where RAM begins: a guest physical address.
-pub fn ram_base() -> u64 {
-    strata_board::RiscvVirt::ram_base()
-}
-
 /// A moment to begin at, instead of power-on.
 pub struct Restore {
     /// RAM as it was: as long as the spec says, where the board has it.
@@ -90,7 +92,7 @@ pub struct Restore {
 
 /// Host resources, all open.
 pub struct Resources {
-    /// How to run the harts; none is [`Tier::best`], or what of it the host allows.
+    /// How the software engine is to run the harts; none is [`Tier::best`], or what of it the host allows.
     pub tier: Option<Tier>,
     /// Most host code that is kept for each hart, in bytes; none is the translator's own measure.
     pub code_size: Option<usize>,

@@ -7,19 +7,35 @@ use strata_state::{Stateful, state};
 /// A clock that stands still while the machine does.
 pub(crate) trait Timekeeper: Clock {
     /// Lets it go on. Only while no vCPU runs.
-    fn start(&self);
+    ///
+    /// # Errors
+    /// The host refused.
+    fn start(&self) -> Result<(), String>;
     /// Stops it. Only while no vCPU runs.
-    fn stop(&self);
+    ///
+    /// # Errors
+    /// The host refused.
+    fn stop(&self) -> Result<(), String>;
     /// Sets the time shown. Only while stopped.
     fn set(&self, ns: u64);
+    /// Lets `ns` nanoseconds pass at once, which the time shown has counted already: for clocks beside that one. Only while
+    /// stopped.
+    ///
+    /// # Errors
+    /// The host refused.
+    fn passed(&self, _ns: u64) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 impl Timekeeper for GuestClock {
-    fn start(&self) {
+    fn start(&self) -> Result<(), String> {
         GuestClock::start(self);
+        Ok(())
     }
-    fn stop(&self) {
+    fn stop(&self) -> Result<(), String> {
         GuestClock::stop(self);
+        Ok(())
     }
     fn set(&self, ns: u64) {
         GuestClock::set(self, ns);
@@ -28,8 +44,12 @@ impl Timekeeper for GuestClock {
 
 /// It moves with the instructions, and so stands still by itself.
 impl Timekeeper for CountedClock {
-    fn start(&self) {}
-    fn stop(&self) {}
+    fn start(&self) -> Result<(), String> {
+        Ok(())
+    }
+    fn stop(&self) -> Result<(), String> {
+        Ok(())
+    }
     fn set(&self, ns: u64) {
         CountedClock::set(self, ns);
     }

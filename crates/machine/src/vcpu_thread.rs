@@ -3,7 +3,7 @@
 //! Wherever it waits (parked, stopped by HSM, stuck, in a remote fence), it goes on serving mail, so that two harts
 //! that wait for each other never wait for ever.
 
-use crate::cpus::{Cpus, PAGE_RETRY, SharedVcpu, lock, wait};
+use crate::cpus::{Cpus, SharedVcpu, lock, wait};
 use crate::firmware;
 use crate::gate::{Member, Want};
 use crate::sbi::HartStatus;
@@ -30,11 +30,12 @@ pub(crate) fn run(cpus: &Cpus, member: &Member, hart: usize, vcpu: &SharedVcpu) 
         }
         cpus.warmth.let_visitor(hart);
         cpus.begin();
+        let seen = cpus.arrivals.seen();
         let stop = lock(vcpu).run();
         match stop {
             // `run` sleeps instead of being idle.
             Stop::Kicked | Stop::Idle => {}
-            Stop::Wait => wait(&shared, vcpu, Some(PAGE_RETRY)),
+            Stop::Wait => cpus.arrivals.await_page(hart, seen, |limit| wait(&shared, vcpu, Some(limit))),
             Stop::FirmwareCall(args) => {
                 if !firmware::answer(cpus, hart, vcpu, args) {
                     // An unpause may overtake the end that it asked for.

@@ -50,7 +50,7 @@ impl PageSet {
     }
 
     /// From its words: page `n` is bit `n % 64` of word `n / 64`.
-    pub(crate) fn from_words(words: Vec<u64>) -> PageSet {
+    pub fn from_words(words: Vec<u64>) -> PageSet {
         PageSet(words)
     }
 

@@ -18,9 +18,11 @@
 
 mod capture;
 mod code_watch;
+mod late;
 mod lay;
 mod mapping;
 mod page_map;
+mod populated;
 mod ram;
 
 pub use capture::{Capture, PageSet, PageSink};

@@ -2,14 +2,14 @@
 //!
 //! Two facts a page, each an atomic of its own, since any vCPU and any device may mark a page at any time:
 //! - **presence**: absent (must be filled before use), zero (there, never written), from file, private (written),
-//!   whether accesses to it are trapped to the bus (a device lies over the page, as HTIF does), and whether it is watched
-//!   for writes because code was translated from it (`code_watch.rs`);
+//!   whether accesses to it are trapped to the bus (a device lies over the page, as HTIF does), whether it is watched
+//!   for writes because code was translated from it (`code_watch.rs`), and how far an absent one is on its way (`late.rs`);
 //! - **dirty epoch**: the number of the epoch in which it was last marked. A page is dirty *since* epoch `e` if its
 //!   number is at least `e`. Starting an epoch costs nothing; those who cache the right to write (an engine's write
 //!   tags) must be told to drop it, which the machine does.
 
 use crate::PageSet;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
 use zerocopy::FromZeros;
 
 /// Whether a page's content is there and where it came from.
@@ -37,6 +37,12 @@ pub(crate) const TRAPPED: u8 = 0x80;
 pub(crate) const CODE: u8 = 0x40;
 /// Some hart may write to the page without asking.
 const CACHED: u8 = 0x20;
+/// Of an absent page: somebody has waited for it.
+const WANTED: u8 = 0x10;
+/// Of an absent page: its content is being put there.
+const ARRIVING: u8 = 0x08;
+/// Of an absent page: what lies there is not zero.
+const STALE: u8 = 0x04;
 
 /// The number of the first dirty epoch: what was written ever was written since.
 pub const FIRST_EPOCH: u32 = 1;
@@ -66,8 +72,9 @@ impl PageMap {
         }
     }
 
+    /// With Acquire: who finds a page present finds its content.
     fn raw(&self, page: usize) -> u8 {
-        self.presence.get(page).map_or(Presence::Absent as u8, |p| p.load(Relaxed))
+        self.presence.get(page).map_or(Presence::Absent as u8, |p| p.load(Acquire))
     }
 
     /// Presence of `page` (an index from the region's start).
@@ -183,6 +190,56 @@ impl PageMap {
         });
         let (data, zero): (Vec<u64>, Vec<u64>) = words.unzip();
         (PageSet::from_words(data), PageSet::from_words(zero))
+    }
+
+    /// Makes `page` absent, while nobody else has the map; gives whether it was not.
+    pub(crate) fn take_away(&self, page: usize) -> bool {
+        let Some(p) = self.presence.get(page) else { return false };
+        let was = p.load(Relaxed);
+        let stale = if was & PRESENCE == ZERO { 0 } else { STALE };
+        p.store(was & !(PRESENCE | CACHED) | Presence::Absent as u8 | stale, SeqCst);
+        was & PRESENCE != Presence::Absent as u8
+    }
+
+    /// Somebody waits for `page`; gives whether nobody has before, and it is absent.
+    pub(crate) fn want(&self, page: usize) -> bool {
+        let Some(p) = self.presence.get(page) else { return false };
+        let absent = |was: u8| was & (PRESENCE | WANTED) == Presence::Absent as u8;
+        // A page that somebody has waited for stays so until it is there: asking again costs a load.
+        absent(p.load(Relaxed))
+            && p.fetch_update(SeqCst, SeqCst, |was| absent(was).then_some(was | WANTED)).is_ok()
+    }
+
+    /// Claims an absent page, to put its content there; gives whether what lies there now is zero. None if it is not
+    /// absent, or somebody else has claimed it.
+    pub(crate) fn claim(&self, page: usize) -> Option<bool> {
+        let p = self.presence.get(page)?;
+        let free = |was: u8| was & (PRESENCE | ARRIVING) == Presence::Absent as u8;
+        let was = p.fetch_update(SeqCst, SeqCst, |was| free(was).then_some(was | ARRIVING)).ok()?;
+        Some(was & STALE == 0)
+    }
+
+    /// The content of a claimed page is there; gives whether somebody has waited for it.
+    pub(crate) fn arrive(&self, page: usize, to: Presence) -> bool {
+        let Some(p) = self.presence.get(page) else { return false };
+        if let Some(d) = self.dirty.get(page) {
+            d.fetch_max(self.epoch.load(Relaxed), Relaxed);
+        }
+        let late = PRESENCE | WANTED | ARRIVING | STALE;
+        let was = p.fetch_update(SeqCst, SeqCst, |was| Some(to as u8 | was & !late));
+        was.is_ok_and(|was| was & WANTED != 0)
+    }
+
+    /// The absent pages; with `wanted`, only those that somebody waits for.
+    pub(crate) fn absent(&self, wanted: bool) -> PageSet {
+        let is = |p: &AtomicU8| {
+            let now = p.load(Relaxed);
+            now & PRESENCE == Presence::Absent as u8 && (!wanted || now & WANTED != 0)
+        };
+        let word = |chunk: &[AtomicU8]| {
+            chunk.iter().enumerate().fold(0, |word, (bit, p)| word | u64::from(is(p)) << bit)
+        };
+        PageSet::from_words(self.presence.chunks(64).map(word).collect())
     }
 
     /// The first of `pages` that is not there yet.

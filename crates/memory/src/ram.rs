@@ -2,6 +2,7 @@
 
 use crate::capture::Slot;
 use crate::code_watch::CodeWatch;
+use crate::late::Late;
 use crate::mapping::Mapping;
 use crate::page_map::{CODE, TRAPPED};
 use crate::{Backing, MemoryError, PageMap, Presence};
@@ -119,7 +120,8 @@ impl Region {
     }
 
     /// Zeroes; gives the pages that were not zero before.
-    fn clear(&self) -> impl Iterator<Item = u64> {
+    fn clear(&self, late: &Late) -> impl Iterator<Item = u64> {
+        late.forget(self);
         self.capture.before_clear(self);
         let punched = match &self.backing {
             Backing::SharedFd(fd) => {
@@ -173,7 +175,8 @@ pub enum Access {
 pub enum Acquired<'a> {
     /// Here it is. For writing, its pages are already marked dirty; after the write, [`GuestRam::written`] is due.
     Ready(VolatileSlice<'a>),
-    /// Some page is not there yet. Park the queue and ask again when the machine says that pages have come.
+    /// Some page is not there yet; all that are not have been asked for. Park the queue and ask again when the machine
+    /// says that pages have come.
     Wait,
 }
 
@@ -199,6 +202,7 @@ pub enum EnginePage {
 pub struct GuestRam {
     regions: Arc<[Region]>,
     watch: Arc<CodeWatch>,
+    late: Arc<Late>,
 }
 
 impl GuestRam {
@@ -213,7 +217,7 @@ impl GuestRam {
                 why: "overlaps another region",
             });
         }
-        Ok(GuestRam { regions: regions.into(), watch: Arc::new(CodeWatch::new()) })
+        Ok(GuestRam { regions: regions.into(), watch: Arc::new(CodeWatch::new()), late: Arc::default() })
     }
 
     /// One region of `len` bytes over a memfd at `gpa`.
@@ -232,6 +236,10 @@ impl GuestRam {
 
     pub(crate) fn watch(&self) -> &CodeWatch {
         &self.watch
+    }
+
+    pub(crate) fn late(&self) -> &Late {
+        &self.late
     }
 
     /// The map that holds the page of `gpa`, and its index there.
@@ -262,8 +270,14 @@ impl GuestRam {
         let region = self.region(gpa, len)?;
         if len > 0 {
             let pages = region.page_range(gpa, len);
-            if pages.clone().any(|p| region.map.presence(p) == Presence::Absent) {
-                return Ok(Acquired::Wait);
+            let mut absent = pages.clone().filter(|p| region.map.presence(*p) == Presence::Absent).peekable();
+            if absent.peek().is_some() {
+                // All of them are asked for at once.
+                absent.for_each(|p| self.late.touched(region, p, true));
+                // Those that came before it was known that a device waits for them woke nobody.
+                if pages.clone().any(|p| region.map.presence(p) == Presence::Absent) {
+                    return Ok(Acquired::Wait);
+                }
             }
             if access == Access::Write {
                 for p in pages.clone() {
@@ -285,6 +299,7 @@ impl GuestRam {
         let Ok(region) = self.region(page, PAGE) else { return EnginePage::NotRam };
         let index = ((page - region.gpa) / PAGE) as usize;
         if region.map.presence(index) == Presence::Absent {
+            self.late.touched(region, index, false);
             return EnginePage::Wait;
         }
         let host = region.mapping.at((page - region.gpa) as usize);
@@ -335,6 +350,6 @@ impl GuestRam {
     /// All RAM back to zeroes, as after power-on. Where it is a memfd, the host gets the memory back. Engines must
     /// forget what they cached.
     pub fn clear(&self) {
-        self.regions.iter().flat_map(Region::clear).for_each(|page| self.code_written(page));
+        self.regions.iter().flat_map(|r| r.clear(&self.late)).for_each(|page| self.code_written(page));
     }
 }

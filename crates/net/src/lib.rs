@@ -5,15 +5,19 @@
 
 #![deny(unsafe_code)]
 
+pub mod announce;
 #[doc(hidden)]
 pub mod fuzz;
+pub mod port;
 pub mod tap;
 pub mod user;
 
+pub use announce::Shown;
+pub use port::Port;
 pub use tap::{Tap, TapError, open_tap};
 pub use user::{
-    Forward, ForwardError, ForwardSyntax, OpenFlow, OpenForward, Proto, Resolvers, UserConfig, UserNet,
-    UserNetError, bind_forward,
+    Cards, Forward, ForwardError, ForwardSyntax, OpenFlow, OpenForward, Proto, Resolvers, UserConfig,
+    UserNet, UserNetError, bind_forward,
 };
 
 use std::os::fd::BorrowedFd;
@@ -33,4 +37,8 @@ pub trait NetBackend: Send {
     /// Lets the backend do its work (sockets, timers). Called when `poll_fd` is readable, after frames were sent,
     /// and when the time that the last call gave has passed. Gives how long to wait at most until the next call.
     fn poll(&mut self, now: Instant) -> Option<Duration>;
+    /// Whether it has come to another place since this was asked last: then the driver is to tell its neighbours.
+    fn take_moved(&mut self) -> bool {
+        false
+    }
 }

@@ -408,12 +408,24 @@ fn connections_of_before_a_restore_are_reset_at_once() {
     assert_eq!(flows.len(), 2, "{flows:?}");
     assert!(flows.iter().all(|f| f.mac == common::MAC));
 
-    guest.card.net = strata_net::UserNet::new(UserConfig::default()).unwrap();
+    let forward = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = forward.local_addr().unwrap();
+    let forwards = vec![OpenForward::tcp(forward, 80)];
+    guest.card.net = strata_net::UserNet::new(UserConfig { forwards, ..UserConfig::default() }).unwrap();
     assert!(matches!(served.join().unwrap(), Ok(true) | Err(_)), "the far end hears of it too");
     assert!(!matches!(inward.read(&mut [0]), Ok(1..)));
     let foreign = strata_net::OpenFlow { guest: host(1), far: host(2), mac: common::MAC };
     let start = Instant::now();
     assert_eq!(guest.card.net.reset_flows(&[flows[0], flows[1], foreign]), 2);
+    // Somebody is quicker than the resets. With the same seed it would be called from the same port as the one before,
+    // and the guest would take it for that.
+    let mut socket = tcp::Socket::new(buffer(), buffer());
+    socket.listen(80).unwrap();
+    let newer = guest.sockets.add(socket);
+    let old = guest.tcp(accepted).remote_endpoint().unwrap();
+    let _quick = TcpStream::connect(to).unwrap();
+    guest.until("a new connection from outside", |g| g.tcp(newer).may_send().then_some(()));
+    assert_ne!(guest.tcp(newer).remote_endpoint().unwrap(), old);
     for handle in [out, accepted] {
         guest.until("a reset", |g| (g.tcp(handle).state() == tcp::State::Closed).then_some(()));
     }

@@ -12,7 +12,7 @@ use crate::csr::{Csrs, status};
 use crate::mmu::{DataContext, Mmu};
 use crate::trap::{Cause, Privilege, Spin};
 use std::sync::Arc;
-use strata_engine::{Bus, Clock, VcpuShared};
+use strata_engine::{Bus, Clock, VcpuShared, Vigil};
 use strata_memory::{GuestRam, Quiet};
 
 /// What LR reserved. SC compares the value in memory with it: another hart's store of the same value is not noticed.
@@ -72,13 +72,15 @@ pub struct Core {
     /// When to read the clock again, in retired instructions.
     pub(crate) clock_at: u64,
     /// The timers' bits of `mip` when the clock was last read.
-    pub(crate) timers: u64,
+    pub timers: u64,
     /// The running block is a single instruction.
     pub(crate) alone: bool,
     /// The next block is to be.
     pub(crate) next_alone: bool,
     /// In WFI.
     pub(crate) waiting: bool,
+    /// How long it has been worth while to stay awake there.
+    pub(crate) vigil: Vigil,
     pub(crate) spin: Spin,
     /// Times that `pause` was executed, for whoever else needs this processor.
     pub(crate) pauses: u32,
@@ -123,6 +125,7 @@ impl Core {
             clock_at: 0,
             timers: 0,
             waiting: false,
+            vigil: Vigil::default(),
             spin: Spin::default(),
             pauses: 0,
             config,

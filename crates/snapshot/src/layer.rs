@@ -16,11 +16,13 @@ mod chain;
 mod index;
 mod merge;
 mod read;
+mod receive;
 mod write;
 
 pub use chain::{LayerChain, MAX_LAYERS, Placed};
 pub use index::{Run, RunKind};
 pub use read::Layer;
+pub(crate) use receive::Receiver;
 pub(crate) use write::{LayerWriter, is_zero};
 
 use crate::SnapshotError;

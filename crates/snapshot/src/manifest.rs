@@ -138,6 +138,11 @@ impl Manifest {
         }
     }
 
+    /// The layers of its memory, the uppermost first.
+    pub fn layers(&self) -> impl Iterator<Item = &MemoryRef> {
+        [&self.memory].into_iter().chain(&self.below)
+    }
+
     /// As text, with its digest.
     pub fn bytes(&self) -> Vec<u8> {
         let features = if self.below.is_empty() { vec![] } else { vec![LAYERS.to_owned()] };

@@ -4,7 +4,7 @@ mod rewrite;
 
 pub use rewrite::{Rewrite, rewrite_set};
 
-use crate::layer::{LayerName, LayerWriter};
+use crate::layer::{LayerName, LayerWriter, Receiver};
 use crate::{FileRef, Layer, LayerChain, MAX_LAYERS, Manifest, MemoryRef, SnapshotError};
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha2::{Digest, Sha256};
@@ -57,10 +57,19 @@ fn parent(dir: &Path) -> &Path {
 #[derive(Debug)]
 pub struct SetWriter {
     dir: PathBuf,
-    layer: Option<LayerWriter>,
+    layer: Option<Incomplete>,
     state: Vec<u8>,
     base: Option<Base>,
     finished: bool,
+}
+
+/// The layer of memory that is not complete yet.
+#[derive(Debug)]
+enum Incomplete {
+    /// Of a machine's memory.
+    Captured(LayerWriter),
+    /// Of what comes from elsewhere.
+    Received(Receiver),
 }
 
 /// What a set stands on: layers of another set, and since which dirty epoch memory may differ from it.
@@ -77,11 +86,42 @@ impl SetWriter {
     /// # Errors
     /// The host does not let it be written.
     pub fn create(dir: &Path) -> Result<SetWriter, SnapshotError> {
+        SetWriter::with(dir, |memory| LayerWriter::create(memory).map(Incomplete::Captured))
+    }
+
+    /// Makes the new folder `dir` for a machine whose `pages` pages of memory come in pieces, by [`SetWriter::put`].
+    ///
+    /// # Errors
+    /// The host does not let it be written.
+    pub fn receive(dir: &Path, pages: u64) -> Result<SetWriter, SnapshotError> {
+        SetWriter::with(dir, |memory| Receiver::create(memory, pages).map(Incomplete::Received))
+    }
+
+    fn with(
+        dir: &Path,
+        layer: impl FnOnce(&Path) -> Result<Incomplete, SnapshotError>,
+    ) -> Result<SetWriter, SnapshotError> {
         fs::DirBuilder::new().mode(0o700).create(dir).map_err(SnapshotError::io("make the folder", dir))?;
         let mut writer =
             SetWriter { dir: dir.to_owned(), layer: None, state: Vec::new(), base: None, finished: false };
-        writer.layer = Some(LayerWriter::create(&dir.join(MEMORY))?);
+        writer.layer = Some(layer(&dir.join(MEMORY))?);
         Ok(writer)
+    }
+
+    /// Memory has `bytes` from byte `place` on; what is put nowhere is zero, and nothing is put twice.
+    ///
+    /// # Errors
+    /// The host does not let it be written, or it lies outside. It is not a set that receives.
+    pub fn put(&mut self, place: u64, bytes: &[u8]) -> Result<(), SnapshotError> {
+        match &mut self.layer {
+            Some(Incomplete::Received(layer)) => layer.put(place, bytes),
+            _ => Err(SnapshotError::bad("memory", &self.dir, "it takes no pieces")),
+        }
+    }
+
+    /// The set is to have that state; memory has come.
+    pub fn put_state(&mut self, state: Vec<u8>) {
+        self.state = state;
     }
 
     /// The set is to have only those pages that were written `since` a dirty epoch, at whose beginning memory was as the
@@ -95,8 +135,7 @@ impl SetWriter {
         let (Some(top), true) = (layers.first(), layers.len() < MAX_LAYERS) else {
             return Err(SnapshotError::bad("memory", dir, "it has as many layers as there may be"));
         };
-        let mut refs = vec![manifest.memory.clone()];
-        refs.extend(manifest.below.iter().cloned());
+        let refs = manifest.layers().cloned().collect();
         let linked = (0..layers.len())
             .try_for_each(|n| link(&dir.join(layer_name(n)), &self.dir.join(layer_name(n + 1))));
         self.base = Some(Base { layers: refs, parent: top.info().name(), since });
@@ -133,7 +172,7 @@ impl SetWriter {
     pub fn begin(&mut self, ram: &GuestRam, state: Vec<u8>) -> Result<u32, SnapshotError> {
         self.state = state;
         match &mut self.layer {
-            Some(layer) => {
+            Some(Incomplete::Captured(layer)) => {
                 let since = self.base.as_ref().map(|b| b.since);
                 let begun = layer.begin(ram, since)?;
                 if since.is_some() && !begun.stands_on_parent {
@@ -141,7 +180,18 @@ impl SetWriter {
                 }
                 Ok(begun.epoch)
             }
-            None => Err(SnapshotError::bad("memory", &self.dir, "it is gone")),
+            _ => Err(SnapshotError::bad("memory", &self.dir, "it is no machine's, or gone")),
+        }
+    }
+
+    /// Copies memory now: for a machine that may not run on before. [`SetWriter::finish`] does the rest.
+    ///
+    /// # Errors
+    /// Nothing was begun, or it is `cancelled`.
+    pub fn copy(&mut self, cancelled: &AtomicBool) -> Result<(), SnapshotError> {
+        match &mut self.layer {
+            Some(Incomplete::Captured(layer)) => layer.copy(cancelled),
+            _ => Err(SnapshotError::bad("memory", &self.dir, "it is no machine's, or gone")),
         }
     }
 
@@ -151,26 +201,11 @@ impl SetWriter {
     /// # Errors
     /// The host does not let it be written, `to` exists, or it is `cancelled`: nothing is left.
     pub fn finish(
-        self,
-        manifest: Manifest,
-        to: &Path,
-        cancelled: &AtomicBool,
-    ) -> Result<Manifest, SnapshotError> {
-        let dir = self.dir.clone();
-        let done = self.complete(manifest, to, cancelled);
-        if done.is_err() {
-            let _ = fs::remove_dir_all(dir);
-        }
-        done
-    }
-
-    fn complete(
         mut self,
         mut manifest: Manifest,
         to: &Path,
         cancelled: &AtomicBool,
     ) -> Result<Manifest, SnapshotError> {
-        self.finished = true;
         let dir = self.dir.clone();
         let id = new_id().map_err(SnapshotError::io("name the layer of", &dir))?;
         write_durably(&dir.join(STATE), &self.state)?;
@@ -179,7 +214,10 @@ impl SetWriter {
             return Err(SnapshotError::bad("memory", &memory, "it is gone"));
         };
         let base = self.base.take();
-        let info = layer.finish(id, base.as_ref().map(|b| b.parent), cancelled)?;
+        let info = match layer {
+            Incomplete::Captured(layer) => layer.finish(id, base.as_ref().map(|b| b.parent), cancelled)?,
+            Incomplete::Received(layer) => layer.finish(id)?,
+        };
         manifest.below = base.map(|b| b.layers).unwrap_or_default();
         let meta = fs::metadata(&memory).map_err(SnapshotError::io("look at", &memory))?;
         let sha256 = hex(&Sha256::digest(&self.state));
@@ -192,7 +230,10 @@ impl SetWriter {
             return Err(SnapshotError::io("make the snapshot", to)(exists));
         }
         fs::rename(&dir, to).map_err(SnapshotError::io("make the snapshot", to))?;
+        // Now that is what would have to go.
+        self.dir = to.to_owned();
         sync_dir(parent(to))?;
+        self.finished = true;
         Ok(manifest)
     }
 }
@@ -227,18 +268,17 @@ pub(crate) fn link_hot_paths(from: &Path, to: &Path) -> Result<(), SnapshotError
     if list.exists() { link(&list, &to.join(HOT_PATHS)) } else { Ok(()) }
 }
 
-/// Makes `to` another name for the set in `from`: both are whole, and either may be removed.
+/// Makes `to` another name for the set in `from`, whose manifest is `manifest`: both are whole, and either may be removed.
+/// The name is not durable yet; its files are.
 ///
 /// # Errors
 /// The host does not let it be made; nothing is left.
-pub fn link_set(from: &Path, to: &Path) -> Result<(), SnapshotError> {
-    let below = SetReader::manifest_of(from)?.below.len();
+pub fn link_set(from: &Path, manifest: &Manifest, to: &Path) -> Result<(), SnapshotError> {
     fs::DirBuilder::new().mode(0o700).create(to).map_err(SnapshotError::io("make the folder", to))?;
-    let layers = (0..=below).map(layer_name);
+    let layers = (0..manifest.layers().count()).map(layer_name);
     let files = layers.chain([STATE.into(), MANIFEST.into()]);
     let linked = files.into_iter().try_for_each(|name| link(&from.join(&name), &to.join(&name)));
     let linked = linked.and_then(|()| link_hot_paths(from, to));
-    let linked = linked.and_then(|()| sync_dir(to)).and_then(|()| sync_dir(parent(to)));
     if linked.is_err() {
         let _ = fs::remove_dir_all(to);
     }
@@ -287,8 +327,8 @@ impl SetReader {
             return Err(SnapshotError::bad("state", &path, "it is not the one that the manifest names"));
         }
         StateFile::parse(&state).map_err(|e| SnapshotError::bad("state", &path, e.to_string()))?;
-        let refs = [&manifest.memory].into_iter().chain(&manifest.below).enumerate();
-        let layers = refs.map(|(n, known)| open_layer(&dir.join(layer_name(n)), known));
+        let layers =
+            manifest.layers().enumerate().map(|(n, known)| open_layer(&dir.join(layer_name(n)), known));
         let memory = LayerChain::new(layers.collect::<Result<_, _>>()?)?;
         if memory.pages() * strata_memory::PAGE != manifest.machine.memory {
             let path = dir.join(MEMORY);

@@ -1,12 +1,14 @@
 //! The command line: every command, option and help text. Nothing is done here.
 
+mod migrate;
 mod saved;
 
+pub use migrate::*;
 pub use saved::*;
 
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
-use strata_vmm::Tier;
+use strata_vmm::{Arch, Engine, Tier, Virtio};
 
 /// Runs virtual machines on any Linux host, with or without hardware virtualization.
 #[derive(Parser, Debug)]
@@ -40,6 +42,9 @@ pub enum Command {
     Snapshot(SnapshotCommand),
     /// Make a machine that goes on from another's snapshot, or from this moment, and run it in the background
     Clone(CloneArgs),
+    /// Move a running machine to another host
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Migrate(Box<MigrateArgs>),
     /// Stop a machine's processors, keeping its memory
     Pause(NameArg),
     /// Let a paused machine go on
@@ -75,6 +80,26 @@ pub struct NameArg {
 /// What a machine is made of.
 #[derive(Args, Debug)]
 pub struct MachineArgs {
+    /// Architecture: `riscv64`, or `amd64` on a host with KVM; that of the --kernel, or riscv64, if left out
+    #[arg(long, value_name = "ARCH", value_parser = parse_arch)]
+    pub arch: Option<Arch>,
+    /// What runs it: `auto`, `kvm` (amd64, however slow this host's is) or `soft` (riscv64)
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = parse_engine)]
+    pub engine: Engine,
+    /// Processor that the guest sees: `host`, `x86-64-v2`, `x86-64-v3`, `x86-64-v4`, or flags with commas (amd64)
+    #[arg(
+        long,
+        value_name = "MODEL",
+        long_help = "Processor that the guest of an amd64 machine sees: `host`, all that this host's has (if left \
+                     out); `x86-64-v2`, `x86-64-v3` or `x86-64-v4`, a level of the x86-64 psABI; or flags as \
+                     /proc/cpuinfo spells them, with commas between, which are added to what every x86-64 processor \
+                     has. A level or a list is the same on every host, so that what is saved on one goes on on \
+                     another; a host whose processor lacks a flag of it refuses it by that flag's name."
+    )]
+    pub cpu: Option<String>,
+    /// Where virtio devices are: `mmio`, in slots at fixed addresses, or `pci`, on a PCIe bus
+    #[arg(long, value_name = "WHERE", default_value = "mmio", value_parser = parse_virtio)]
+    pub virtio: Virtio,
     /// Number of processors
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub cpus: u32,
@@ -112,7 +137,7 @@ pub struct FrontArgs {
 pub struct RunArgs {
     /// Image: debian:13, debian:forky, debian:sid, busybox, or one that was imported; pulled if it is not here
     pub image: Option<String>,
-    /// Kernel (Image or ELF) instead of the image's; with --firmware, what the firmware starts
+    /// Kernel (Image, bzImage or ELF) instead of the image's; with --firmware, what the firmware starts
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk
@@ -225,6 +250,9 @@ pub enum ImageCommand {
 pub struct PullArgs {
     /// debian:13, debian:forky, debian:sid or busybox
     pub image: String,
+    /// Architecture: `riscv64` or `amd64`; the image's name then ends in -amd64
+    #[arg(long, value_name = "ARCH", value_parser = parse_arch)]
+    pub arch: Option<Arch>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub source: SourceArgs,
@@ -309,6 +337,27 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     let n: u64 =
         number.trim().parse().map_err(|_| "a size is a whole number with K, M, G or T, such as 2G")?;
     n.checked_mul(1 << shift).ok_or_else(|| "that is more than can be counted".into())
+}
+
+fn parse_arch(text: &str) -> Result<Arch, String> {
+    Arch::by_name(text).ok_or_else(|| "an architecture is `riscv64` or `amd64`".into())
+}
+
+fn parse_engine(text: &str) -> Result<Engine, String> {
+    match text {
+        "auto" => Ok(Engine::Auto),
+        "kvm" => Ok(Engine::Kvm),
+        "soft" => Ok(Engine::Soft),
+        _ => Err("an engine is `auto`, `kvm` or `soft`".into()),
+    }
+}
+
+fn parse_virtio(text: &str) -> Result<Virtio, String> {
+    match text {
+        "mmio" => Ok(Virtio::Mmio),
+        "pci" => Ok(Virtio::Pci),
+        _ => Err("virtio devices are on `mmio` or `pci`".into()),
+    }
 }
 
 fn parse_tier(text: &str) -> Result<Tier, String> {

@@ -1,7 +1,7 @@
 //! `strata image …`: images, with progress bars.
 
 use crate::args::{ImageCommand, PullArgs, SourceArgs};
-use crate::builder::OwnMachine;
+use crate::builder::Builder;
 use crate::progress::bar;
 use crate::{manage, print};
 use indicatif::ProgressBar;
@@ -12,12 +12,12 @@ use std::path::Path;
 use std::sync::Mutex;
 use strata_image as image;
 use strata_image::{Cancel, Environment, Host, Image, Progress, PullRequest, Stage, Store};
-use strata_vmm::{Error, Kind, Result, home};
+use strata_vmm::{Arch, Error, Kind, Result, home};
 
 /// Carries an image command out.
 pub fn image(command: ImageCommand) -> Result<u8> {
     match command {
-        ImageCommand::Pull(args) => pull(&args.image, &args.source).map(|i| {
+        ImageCommand::Pull(args) => pull(&named(&args.image, args.arch), &args.source).map(|i| {
             print(format!("{}\n", i.record.name).as_bytes());
             0
         }),
@@ -35,6 +35,7 @@ fn error(e: image::Error) -> Error {
         (image::Error::NoSuchImage { .. } | image::Error::UnknownImage { .. }, _) => Kind::NotFound,
         (image::Error::Exists { .. }, _) => Kind::CannotCreate,
         (image::Error::DiskFull { .. }, _) => Kind::CannotCreate,
+        (image::Error::NoBuilder { .. }, _) => Kind::Host,
         (_, image::Kind::Usage) => Kind::Config,
         (_, image::Kind::Network | image::Kind::Mirror) => Kind::Network,
         (_, image::Kind::Disk) => Kind::Io,
@@ -47,6 +48,30 @@ fn error(e: image::Error) -> Error {
 
 fn store() -> Result<Store> {
     Store::open(&home()?).map_err(error)
+}
+
+/// The name of an image with the architecture that is asked for, if one is.
+pub fn named(name: &str, arch: Option<Arch>) -> String {
+    let Some(arch) = arch.and_then(|a| image::Arch::by_name(a.name())) else { return name.to_owned() };
+    // One that was imported is of its architecture, whatever it is called.
+    let is_already =
+        |s: Store| s.get(&image::canonical_name(name)).is_ok_and(|i| i.record.arch == arch.name());
+    if store().is_ok_and(is_already) { name.to_owned() } else { arch.image(name) }
+}
+
+/// The architecture of the image of that name, whether it is here or not.
+pub fn arch(name: &str) -> Result<Arch> {
+    let by_name = image::Arch::of_image(name).1.name();
+    match store()?.get(&image::canonical_name(name)) {
+        Ok(found) => Arch::by_name(&found.record.arch).ok_or_else(|| {
+            let m = format!(
+                "The image {name} is for {}, of which this program has no machine.",
+                found.record.arch
+            );
+            Error::new(Kind::BadInput, m)
+        }),
+        Err(_) => Ok(Arch::by_name(by_name).unwrap_or_default()),
+    }
 }
 
 /// The image of that name, pulled if it is not here.
@@ -85,7 +110,7 @@ fn shown<T>(work: impl FnOnce(&Host<'_>) -> image::Result<T>) -> Result<T> {
         environment: Environment::of_process(),
         progress: &bars,
         cancel: &cancel,
-        runner: &OwnMachine,
+        runner: &Builder::default(),
     };
     let outcome = work(&host);
     bars.close();
@@ -99,8 +124,8 @@ fn pull(name: &str, source: &SourceArgs) -> Result<Image> {
 
 fn update_kernel(args: &PullArgs) -> Result<u8> {
     let store = store()?;
-    let name = image::canonical_name(&args.image);
-    let image = shown(|host| image::update_kernel(&store, &name, &request(&args.image, &args.source), host))?;
+    let name = image::canonical_name(&named(&args.image, args.arch));
+    let image = shown(|host| image::update_kernel(&store, &name, &request(&name, &args.source), host))?;
     let release = image.record.kernel.map(|k| k.release).unwrap_or_default();
     print(format!("{} {release}\n", image.record.name).as_bytes());
     Ok(0)

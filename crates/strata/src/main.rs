@@ -3,9 +3,9 @@
 //! ```text
 //!  args        what can be said           run, start   from words to a running machine
 //!  terminal    a person at a console      manage       ps, stop, pause, console, delete
-//!  image       pull, list, show, ...      builder      the machine that builds images
+//!  image       pull, list, show, ...      builder      where images are configured
 //!  doctor      what the host offers           snapshot     snapshots and clones
-//!  progress    bars
+//!  progress    bars                           migrate      to another host, and from one
 //! ```
 //! Every command gives an exit code: 0, the guest's own (1 to 63), or Strata's by kind (64 to 99, see
 //! `docs/exit-codes.md`). An error is one paragraph on standard error.
@@ -16,6 +16,7 @@ mod builder;
 mod doctor;
 mod image;
 mod manage;
+mod migrate;
 mod progress;
 mod run;
 mod snapshot;
@@ -30,10 +31,13 @@ use strata_vmm::{Kind, Result};
 
 fn main() -> ExitCode {
     // A machine's process must begin before anything is opened here.
-    let mut words = std::env::args_os().skip(1);
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
     log_to_stderr();
-    if words.next().is_some_and(|w| w == strata_vmm::launch::SUBCOMMAND) && words.next().is_none() {
-        return strata_vmm::child_main();
+    match words.split_first() {
+        Some((word, [])) if word == strata_vmm::launch::SUBCOMMAND => return strata_vmm::child_main(),
+        // That of an image's packages, which must have one thread.
+        Some((word, rest)) if word == strata_sandbox::SUBCOMMAND => return strata_sandbox::child_main(rest),
+        _ => {}
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -73,6 +77,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Stop(args) => manage::stop(&args.name, args.force),
         Command::Snapshot(command) => snapshot::snapshot(command),
         Command::Clone(args) => snapshot::clone(args),
+        Command::Migrate(args) => migrate::migrate(*args),
         Command::Suspend(args) => manage::suspend(&args.name),
         Command::Resume(args) => start::resume(&args),
         Command::Pause(args) => manage::pause(&args.name),

@@ -197,7 +197,7 @@ pub fn console(name: &str) -> Result<u8> {
 pub fn delete(args: &DeleteArgs) -> Result<u8> {
     let store = Store::open()?;
     for name in &args.names {
-        let instance = store.take(name)?;
+        let instance = store.take_to_delete(name)?;
         if !args.snapshots && !store.snapshots(name)?.is_empty() {
             let m =
                 format!("{name} has snapshots: remove them with it by `strata delete --snapshots {name}`.");

@@ -4,7 +4,9 @@ use crate::args::{MachineArgs, Net, RunArgs, SourceArgs};
 use crate::{image, start};
 use std::path::{Path, PathBuf};
 use strata_image::Image;
-use strata_vmm::{DiskFormat, DiskSpec, Error, Kind, NetSpec, NewInstance, Result, Store, VmmSpec};
+use strata_vmm::{
+    Arch, DiskFormat, DiskSpec, Engine, Error, Kind, NetSpec, NewInstance, Result, Store, VmmSpec,
+};
 
 /// Command line of a kernel that comes without an image.
 const PLAIN_CMDLINE: &str = "console=ttyS0";
@@ -22,16 +24,23 @@ pub fn run(args: RunArgs) -> Result<u8> {
     let net = network(&args.machine)?;
     let files = files_to_boot(&args)?;
     let disks = args.disk.iter().map(|d| disk(d)).collect::<Result<Vec<_>>>()?;
-    check_early(&args, &disks, &net)?;
-    let found =
-        args.image.as_deref().map(|name| image::find_or_pull(name, &SourceArgs::default())).transpose()?;
-    let new = assemble(&args, found.as_ref(), files, disks, net)?;
+    let arch = arch(&args, &files)?;
+    check_early(&args, arch, &disks, &net)?;
+    let find =
+        |name: &str| image::find_or_pull(&image::named(name, args.machine.arch), &SourceArgs::default());
+    let found = args.image.as_deref().map(find).transpose()?;
+    let new = assemble(&args, arch, found.as_ref(), files, disks, net)?;
     start::bring_up(store.create(new)?, &args.front, start::Begin::default())
 }
 
 /// Tells impossible numbers and names before an image is pulled for them.
-fn check_early(args: &RunArgs, disks: &[DiskSpec], net: &NetSpec) -> Result<()> {
+fn check_early(args: &RunArgs, arch: Arch, disks: &[DiskSpec], net: &NetSpec) -> Result<()> {
     let spec = VmmSpec {
+        arch,
+        engine: args.machine.engine,
+        cpu: args.machine.cpu.clone(),
+        deterministic: args.deterministic.then_some(args.seed),
+        firmware: args.firmware.clone(),
         cpus: args.machine.cpus,
         memory: args.machine.memory,
         tier: args.machine.tier,
@@ -41,7 +50,22 @@ fn check_early(args: &RunArgs, disks: &[DiskSpec], net: &NetSpec) -> Result<()> 
         kernel: Some(PathBuf::from("/")),
         ..VmmSpec::new(args.name.as_deref().unwrap_or("unnamed"))
     };
-    spec.check()
+    spec.check()?;
+    // What a person should know of it is told when it starts.
+    strata_vmm::arch::ready(arch, args.machine.engine, args.machine.cpu.as_deref()).map(drop)
+}
+
+/// The architecture: as it is named, or as image, engine and kernel demand, in this order.
+fn arch(args: &RunArgs, files: &Files) -> Result<Arch> {
+    let by_engine = match args.machine.engine {
+        Engine::Kvm => Some(Arch::Amd64),
+        Engine::Soft => Some(Arch::Riscv64),
+        Engine::Auto => None,
+    };
+    let by_kernel = || files.kernel.as_deref().and_then(Arch::of_kernel);
+    let by_image = args.image.as_deref().map(|name| image::arch(&image::named(name, args.machine.arch)));
+    let by_image = by_image.transpose()?;
+    Ok(args.machine.arch.or(by_image).or(by_engine).or_else(by_kernel).unwrap_or_default())
 }
 
 struct Files {
@@ -93,6 +117,7 @@ fn network(args: &MachineArgs) -> Result<NetSpec> {
 /// the image's with its initrd, whose modules would not fit.
 fn assemble(
     args: &RunArgs,
+    arch: Arch,
     image: Option<&Image>,
     files: Files,
     disks: Vec<DiskSpec>,
@@ -131,6 +156,10 @@ fn assemble(
         image: image.map(|i| i.record.name.clone()),
         base,
         disk_size: None,
+        arch,
+        engine: args.machine.engine,
+        cpu: args.machine.cpu.clone(),
+        virtio: args.machine.virtio,
         cpus: args.machine.cpus,
         memory: args.machine.memory,
         deterministic: args.deterministic.then_some(args.seed),

@@ -2,10 +2,11 @@
 
 use crate::args::{CloneArgs, CopyNetArgs, Net, RestoreArgs, SnapshotCommand};
 use crate::manage::{duration, size};
-use crate::start::go_on;
+use crate::start::{begin_process, go_on};
 use crate::{print, progress};
 use std::fmt::Write;
-use strata_vmm::{Client, Error, Kind, NetSpec, Result, Store};
+use std::time::{Duration, Instant};
+use strata_vmm::{Client, Error, Instance, Kind, NetSpec, Result, Store};
 
 /// `strata snapshot …`.
 pub fn snapshot(command: SnapshotCommand) -> Result<u8> {
@@ -98,20 +99,40 @@ fn branch(nodes: &[Node<'_>], node: &Node<'_>, at: Option<&str>, depth: usize, o
 
 fn restore(store: &Store, args: &RestoreArgs) -> Result<u8> {
     let (name, tag) = (&args.which.name, &args.which.tag);
+    let process = begin_process()?;
     // Checked before anything is given up for it.
     store.verify(name, tag, args.verify)?;
-    match Client::connect(name) {
-        Ok(mut client) => drop(client.stop(&mut |_| {})?),
-        Err(e) if e.kind == Kind::NotFound => {}
+    let mut instance = match Client::connect(name) {
+        Ok(client) => ended(store, client, name)?,
+        Err(e) if e.kind == Kind::NotFound => store.take(name)?,
         Err(e) => return Err(e),
-    }
-    let mut instance = store.take(name)?;
+    };
     instance.go_back(tag)?;
-    go_on(instance, args.goes_on)
+    go_on(instance, process, args.goes_on)
+}
+
+/// How long another command needs to notice that the machine which it was about to start is gone.
+const NOTICED: Duration = Duration::from_secs(5);
+
+/// The instance, after its machine was stopped. That may have been starting: whoever started it then ends its process and
+/// gives the instance up, in some order.
+fn ended(store: &Store, mut client: Client, name: &str) -> Result<Instance> {
+    let stopped = client.stop(&mut |_| {});
+    let until = Instant::now() + NOTICED;
+    loop {
+        match (store.take(name), &stopped) {
+            (Err(e), _) if e.kind == Kind::InUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            (Err(e), Ok(_)) => return Err(e),
+            (Err(e), Err(_)) => return Err(stopped.err().unwrap_or(e)),
+            (Ok(instance), _) => return Ok(instance),
+        }
+    }
 }
 
 /// What network was asked for a copy.
-fn net(args: CopyNetArgs) -> Result<Option<NetSpec>> {
+pub fn net(args: CopyNetArgs) -> Result<Option<NetSpec>> {
     Ok(match args.net {
         Some(Net::Tap(_) | Net::None) if !args.forward.is_empty() => {
             let m = "--forward passes ports through user-mode networking; use it with --net user.";
@@ -127,16 +148,16 @@ fn net(args: CopyNetArgs) -> Result<Option<NetSpec>> {
 
 /// `strata clone NAME[@TAG] NEW`.
 pub fn clone(args: CloneArgs) -> Result<u8> {
-    let store = Store::open()?;
     let net = net(args.net)?;
+    let (process, store) = (begin_process()?, Store::open()?);
     if let Some((name, tag)) = args.source.split_once('@') {
-        return go_on(store.clone_from(name, tag, &args.new, net)?, args.goes_on);
+        return go_on(store.clone_from(name, tag, &args.new, net)?, process, args.goes_on);
     }
     // This moment: a snapshot that is gone when the clone has its own names for what is in it.
     let (name, tag) = (&args.source, format!("for-{}", args.new));
     running(&store, name)?.snapshot(&tag, true)?;
     let made = store.clone_from(name, &tag, &args.new, net);
     let removed = store.delete_snapshot(name, &tag);
-    let code = go_on(made?, args.goes_on)?;
+    let code = go_on(made?, process, args.goes_on)?;
     removed.map(|()| code)
 }

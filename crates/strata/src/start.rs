@@ -5,7 +5,8 @@ use crate::terminal::{self, Ask, End};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use strata_vmm::{
-    Client, ConsoleSpec, Error, ExitReport, Instance, Kind, Launched, Result, Store, Tier, launch,
+    Client, ConsoleSpec, Error, ExitReport, Instance, Kind, Launched, Launcher, Result, Spawned, Store, Tier,
+    VmmSpec, launch,
 };
 
 /// `strata start NAME`.
@@ -27,19 +28,29 @@ pub fn start(args: StartArgs) -> Result<u8> {
 /// `strata resume NAME`.
 pub fn resume(args: &ResumeArgs) -> Result<u8> {
     let name = &args.name;
+    let process = begin_process()?;
     let instance = Store::open()?.take(name)?;
     if instance.record().suspended.is_none() {
         let m = format!("The instance {name} is not suspended: start it with `strata start {name}`.");
         return Err(Error::new(Kind::Refused, m));
     }
-    go_on(instance, args.goes_on)
+    go_on(instance, process, args.goes_on)
 }
 
-/// Lets `instance` go on from where it was saved, in the background.
-pub fn go_on(mut instance: Instance, how: GoesOnArgs) -> Result<u8> {
+/// A process for a machine that will go on in the background: it begins while we look at what it is to run.
+pub fn begin_process() -> Result<Spawned> {
+    Launcher::default().spawn(false)
+}
+
+/// Lets `instance` go on from where it was saved, in that process.
+pub fn go_on(mut instance: Instance, process: Spawned, how: GoesOnArgs) -> Result<u8> {
     let begin =
         Begin { advance: how.clock == ClockPolicy::Advance, ..Begin::of_mac(how.mac, &mut instance)? };
-    bring_up(instance, &FrontArgs { detach: true, console: None }, begin)
+    let launched = process.launch(&begin.spec(&instance), Some(instance.lock()));
+    let launched = launched.inspect_err(|_| instance.stays())?;
+    begun(instance, &launched);
+    crate::print(format!("{}\n", launched.name).as_bytes());
+    Ok(0)
 }
 
 /// How a machine begins, other than its record says.
@@ -61,6 +72,19 @@ impl Begin {
         }
         Ok(Begin { share_mac: args.mac == Some(MacPolicy::Keep), ..Begin::default() })
     }
+
+    /// What is run of `instance`, in the background.
+    fn spec(self, instance: &Instance) -> VmmSpec {
+        let spec = instance.spec();
+        let tier = self.tier.or(spec.tier);
+        VmmSpec { tier, advance: self.advance, share_mac: self.share_mac, ..spec }
+    }
+}
+
+/// The machine's own process holds `instance` now, and removes it at its end if that is wanted.
+fn begun(instance: Instance, launched: &Launched) {
+    launched.notes.iter().for_each(|note| crate::say(note));
+    instance.keep();
 }
 
 /// Refuses what is asked of the console that cannot be.
@@ -75,9 +99,7 @@ pub fn check_front(front: &FrontArgs) -> Result<()> {
 /// Starts `instance` as `begin` says, and stays with it as `front` says. A new instance is removed if it does not start.
 pub fn bring_up(instance: Instance, front: &FrontArgs, begin: Begin) -> Result<u8> {
     check_front(front)?;
-    let mut spec = instance.spec();
-    spec.tier = begin.tier.or(spec.tier);
-    (spec.advance, spec.share_mac) = (begin.advance, begin.share_mac);
+    let mut spec = begin.spec(&instance);
     spec.foreground = !front.detach;
     spec.console = match &front.console {
         Some(Console::File(path)) => ConsoleSpec::File { path: absolute(path)? },
@@ -89,11 +111,7 @@ pub fn bring_up(instance: Instance, front: &FrontArgs, begin: Begin) -> Result<u
         tell_terminal(&mut spec.cmdline);
     }
     let launched = launch(&spec, Some(instance.lock()))?;
-    for note in &launched.notes {
-        crate::say(&note);
-    }
-    // From here on the machine's own process holds the instance, and removes it if that was wanted.
-    instance.keep();
+    begun(instance, &launched);
     if front.detach {
         crate::print(format!("{}\n", launched.name).as_bytes());
         return Ok(0);

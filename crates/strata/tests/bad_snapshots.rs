@@ -120,6 +120,20 @@ fn on_a_full_disk_the_machine_goes_on() {
         "$STRATA" snapshot export web s0 file || exit 93
         "$STRATA" snapshot import file --name two 2> import; echo "code $?" >> import
         "$STRATA" ps --all > all
+        # Half of what is to be copied fits: the machine runs on meanwhile, and has all of its memory afterwards.
+        rm "$STRATA_HOME/instances/web/fill"
+        say() {
+            # Neither what is typed nor what was said before looks like the answer.
+            n=$((n + 1)); echo "$1; echo said_$n\"\"." | "$STRATA" console web > "$2" &
+            pid=$!; until grep -q "said_$n[.]" "$2"; do sleep 0.1; done; kill $pid
+        }
+        say 'dd if=/dev/urandom of=/dev/x bs=1M count=24; md5sum /dev/x | cut -c1-32 > /dev/sum' c0
+        say '(while :; do date > /dev/now; done) & true' c2
+        dd if=/dev/zero of="$STRATA_HOME/instances/web/fill" bs=1M 2> /dev/null
+        truncate -s -16M "$STRATA_HOME/instances/web/fill"
+        "$STRATA" snapshot create web s1 2> half; echo "code $?" >> half
+        ls -A "$STRATA_HOME/instances/web" "$STRATA_HOME/instances/web/snapshots" >> left
+        say 'kill %1; test "$(md5sum /dev/x | cut -c1-32)" = "$(cat /dev/sum)"; echo same_$?' c1
         # With room again all of it works.
         rm "$STRATA_HOME/instances/web/fill"
         "$STRATA" snapshot create web s1 || exit 94
@@ -135,7 +149,9 @@ fn on_a_full_disk_the_machine_goes_on() {
     }
     assert_eq!(done.code, Some(0), "{done:?}");
     let file = |name: &str| fs::read_to_string(place.work().join(name)).unwrap();
-    for (name, doing) in [("full", "write"), ("suspend", "write"), ("export", "small/file"), ("import", "")] {
+    for (name, doing) in
+        [("full", "write"), ("half", "write"), ("suspend", "write"), ("export", "small/file"), ("import", "")]
+    {
         let text = file(name);
         let (message, code) =
             text.trim_end().rsplit_once("\ncode ").unwrap_or_else(|| panic!("{name}: {text}"));
@@ -149,5 +165,6 @@ fn on_a_full_disk_the_machine_goes_on() {
     assert!(file("ps").lines().any(|l| l.starts_with("web") && l.contains("running")), "{}", file("ps"));
     assert!(!file("left").contains(".new-") && !file("left").contains("saved-"), "{}", file("left"));
     assert_eq!(file("small.left"), "");
+    assert!(file("c1").contains("same_0"), "{} {}", file("c0"), file("c1"));
     assert!(!file("all").contains("two"), "{}", file("all"));
 }

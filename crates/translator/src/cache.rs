@@ -10,16 +10,28 @@
 //! that is not suspect; linked exits are listed in the unit they lead to.
 
 use crate::code_memory::CodeMemory;
+use crate::index::{Index, Key};
 use crate::list::List;
 use crate::patience::Patience;
 use crate::shards::Shards;
 use crate::sites::{SiteSpan, Sites};
-use crate::unit::{Exit, JUMPS, Jump, NONE, NewExit, Page, Site, Span, Unit};
+use crate::unit::{Exit, JUMPS, NONE, NewExit, Page, Site, Span, Unit};
 
 /// Contexts that are translated: user, supervisor with and without SUM, machine.
 pub(crate) const CONTEXTS: usize = 4;
-const BUCKETS: usize = 1 << 15;
-const NOWHERE: Jump = Jump { pc: 1, code: 0 };
+
+/// The places of a jump cache: address, and guarded entry of its unit. Zeroes are of an address whose place is the first,
+/// which is never left so: a host gives zeroes without touching them, and most machines use few places.
+type Jumps = Box<[[u64; 2]]>;
+const NOWHERE: [u64; 2] = [0, 0];
+/// What is in the first place if nothing is: no address is odd.
+const NOTHING: [u64; 2] = [1, 0];
+
+fn no_jumps() -> Jumps {
+    let mut jumps: Jumps = vec![NOWHERE; JUMPS.places()].into();
+    jumps[0] = NOTHING;
+    jumps
+}
 
 /// A page of a unit, in the list of all that lie on the same guest physical page.
 #[derive(Clone, Copy, Debug)]
@@ -38,14 +50,9 @@ pub(crate) struct Cache {
     pages: List<OnPage>,
     /// The first of `pages` that are this guest physical one.
     by_page: Shards<u64, u32>,
-    buckets: Box<[u32]>,
+    index: Index,
     /// Made when the first code of a context is about to run.
-    jumps: [Option<Box<[Jump]>>; CONTEXTS],
-}
-
-fn bucket(pc: u64, context: u8) -> usize {
-    let h = (pc >> 1).wrapping_add(u64::from(context)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (h >> 49) as usize & (BUCKETS - 1)
+    jumps: [Option<Jumps>; CONTEXTS],
 }
 
 impl Cache {
@@ -57,7 +64,7 @@ impl Cache {
             sites: Sites::default(),
             pages: List::new(),
             by_page: Shards::new(),
-            buckets: vec![NONE; BUCKETS].into(),
+            index: Index::new(),
             jumps: [const { None }; CONTEXTS],
         }
     }
@@ -69,8 +76,8 @@ impl Cache {
         self.exits.clear();
         self.sites.clear();
         self.pages.clear();
-        self.buckets.fill(NONE);
-        self.jumps.iter_mut().flatten().for_each(|j| j.fill(NOWHERE));
+        self.index.clear();
+        self.jumps = [const { None }; CONTEXTS];
         self.by_page.clear();
     }
 
@@ -95,60 +102,60 @@ impl Cache {
         self.pages.get(unit.pages.start as usize).map_or(0, |p| p.page.id)
     }
 
+    fn key(&self, unit: &Unit) -> Key {
+        Key { pc: unit.pc, context: unit.context, id: self.first_page(unit) }
+    }
+
     /// Address of the jump cache of `context`, for emitted code.
     pub fn jumps(&mut self, context: u8) -> u64 {
         self.jumps_of(context).as_ptr() as u64
     }
 
-    fn jumps_of(&mut self, context: u8) -> &mut [Jump] {
-        self.jumps[usize::from(context)].get_or_insert_with(|| vec![NOWHERE; JUMPS.places()].into())
+    fn jumps_of(&mut self, context: u8) -> &mut Jumps {
+        self.jumps[usize::from(context)].get_or_insert_with(no_jumps)
     }
 
     /// The guarded entry remembered for `pc`.
     pub fn at_hand(&self, context: u8, pc: u64) -> Option<u64> {
-        let jump = self.jumps[usize::from(context)].as_ref()?[JUMPS.place(pc)];
-        (jump.pc == pc).then_some(jump.code)
+        let [at, code] = self.jumps[usize::from(context)].as_ref()?[JUMPS.place(pc)];
+        (at == pc).then_some(code)
     }
 
     /// Remembers the unit for jumps to its address.
     pub fn remember(&mut self, unit: u32) {
         let Unit { pc, context, guarded, .. } = self.units[unit as usize];
-        self.jumps_of(context)[JUMPS.place(pc)] = Jump { pc, code: guarded };
+        self.jumps_of(context)[JUMPS.place(pc)] = [pc, guarded];
     }
 
     /// Forgets the unit for jumps to its address.
     pub fn forget(&mut self, unit: u32) {
         let Unit { pc, context, guarded, .. } = self.units[unit as usize];
         let Some(jumps) = &mut self.jumps[usize::from(context)] else { return };
-        let place = &mut jumps[JUMPS.place(pc)];
-        if place.pc == pc && place.code == guarded {
-            *place = NOWHERE;
+        let n = JUMPS.place(pc);
+        if jumps[n] == [pc, guarded] {
+            jumps[n] = if n == 0 { NOTHING } else { NOWHERE };
         }
     }
 
     /// The unit at `pc` on the page known as `id`.
     pub fn find(&self, pc: u64, context: u8, id: u32) -> Option<u32> {
-        let mut n = self.buckets[bucket(pc, context)];
-        while let Some(u) = self.units.get(n as usize) {
-            if u.pc == pc && u.context == context && self.first_page(u) == id {
-                return Some(n);
-            }
-            n = u.chain;
-        }
-        None
+        self.index.find(Key { pc, context, id }, |n| {
+            self.units
+                .get(n as usize)
+                .is_some_and(|u| u.pc == pc && u.context == context && self.first_page(u) == id)
+        })
     }
 
     /// Adds a unit with its pages and exits; its number.
     pub fn add(&mut self, mut unit: Unit, pages: &[Page], exits: impl Iterator<Item = NewExit>) -> u32 {
         let n = self.units.len() as u32;
-        let head = &mut self.buckets[bucket(unit.pc, unit.context)];
-        unit.chain = std::mem::replace(head, n);
         unit.pages = Span { start: self.pages.len() as u32, len: pages.len() as u32 };
         for page in pages {
             let first = self.by_page.or_insert_with(page.pa, || NONE);
             let next = std::mem::replace(first, self.pages.len() as u32);
             self.pages.push(OnPage { page: *page, unit: n, next });
         }
+        self.index.add(self.key(&unit), n);
         self.units.push(unit);
         exits.for_each(|made| self.exits.push(Exit { made, from: n, to: None, next: NONE }));
         n
@@ -207,23 +214,11 @@ impl Cache {
 
     /// The guest code of a suspect unit is no longer what was translated: it is found no more.
     pub fn kill(&mut self, unit: u32) {
-        let Unit { pc, context, chain, pages, .. } = self.units[unit as usize];
+        let killed = self.units[unit as usize];
+        self.index.remove(self.key(&killed), unit);
         self.units[unit as usize].sites = SiteSpan::default();
-        for n in pages.range() {
+        for n in killed.pages.range() {
             self.take_off_page(n as u32);
-        }
-        let head = &mut self.buckets[bucket(pc, context)];
-        if *head == unit {
-            *head = chain;
-            return;
-        }
-        let mut n = *head;
-        while let Some(u) = self.units.get_mut(n as usize) {
-            if u.chain == unit {
-                u.chain = chain;
-                return;
-            }
-            n = u.chain;
         }
     }
 

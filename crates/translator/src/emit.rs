@@ -30,6 +30,7 @@ mod owed;
 mod place;
 mod rotations;
 mod rules;
+mod status;
 pub(crate) mod value;
 pub(crate) mod windows;
 
@@ -286,7 +287,7 @@ impl<'a> Emitter<'a> {
     /// Leaves the path's end for `target`.
     fn go(&mut self, target: u64) {
         self.gone = true;
-        if target == self.job.steps[0].pc {
+        if target == self.job.steps[0].pc && !self.now.changes_context {
             self.back();
         } else {
             self.link(target);
@@ -344,6 +345,11 @@ impl<'a> Emitter<'a> {
         let step = self.step();
         self.settle();
         self.asm.mov_ri(Gpr::Rcx, self.site() as i64);
+        if let Some(crossing) = self.crossing(&step.insn) {
+            self.asm.jmp_abs(crossing);
+            self.gone = true;
+            return;
+        }
         self.asm.call_abs(self.to.interpret);
         self.forget_floats(step.insn.f_writes());
         self.borrow();

@@ -41,6 +41,14 @@ pub(crate) enum Word {
     HostMxcsr,
     /// The count of retired instructions at which all fuel is used.
     End,
+    /// Address of the word of interrupt pins.
+    Pins,
+    /// Addresses of the jump caches of U, of S, and of S with SUM.
+    JumpsUser,
+    /// See [`Word::JumpsUser`].
+    JumpsSupervisor,
+    /// See [`Word::JumpsUser`].
+    JumpsSum,
 }
 
 /// Memory operand of a word.
@@ -133,4 +141,53 @@ pub(crate) fn csr(n: u16) -> Option<Mem> {
         _ => return None,
     };
     Some(Mem::base(BASE, at(offset)))
+}
+
+/// What a change of mode touches, beside the plain CSRs.
+pub(crate) struct Modes {
+    pub mstatus: Mem,
+    pub medeleg: Mem,
+    pub stvec: Mem,
+    pub mip: Mem,
+    pub mie: Mem,
+    pub timers: Mem,
+    pub privilege: Mem,
+    /// The context of loads and stores.
+    pub data: Mem,
+    /// The context of fetches, and its stamp.
+    pub fetch: Mem,
+    pub stamp: Mem,
+}
+
+/// Where that lies.
+pub(crate) fn modes() -> Modes {
+    let field = |offset| Mem::base(BASE, at(offset));
+    Modes {
+        mstatus: field(offset_of!(Core, csr.mstatus)),
+        medeleg: field(offset_of!(Core, csr.medeleg)),
+        stvec: field(offset_of!(Core, csr.stvec)),
+        mip: field(offset_of!(Core, csr.mip)),
+        mie: field(offset_of!(Core, csr.mie)),
+        timers: field(offset_of!(Core, timers)),
+        privilege: field(offset_of!(Core, privilege)),
+        data: field(offset_of!(Core, mmu.data.selected)),
+        fetch: field(offset_of!(Core, mmu.fetch.selected)),
+        stamp: field(offset_of!(Core, mmu.fetch.stamp)),
+    }
+}
+
+/// Where the stamp of the code of `mode` is kept while another mode's is the present one.
+pub(crate) fn stamp_of(mode: Privilege) -> Mem {
+    Mem::base(BASE, at(offset_of!(Core, mmu.fetch.stamps)) + FetchTlb::context(mode) as i32 * 8)
+}
+
+/// The number of the context of fetches in `mode`.
+pub(crate) fn fetch_context(mode: Privilege) -> i32 {
+    FetchTlb::context(mode) as i32
+}
+
+/// What a trap into S leaves: sepc, scause, stval.
+pub(crate) fn trapped() -> [Mem; 3] {
+    [offset_of!(Core, csr.sepc), offset_of!(Core, csr.scause), offset_of!(Core, csr.stval)]
+        .map(|offset| Mem::base(BASE, at(offset)))
 }

@@ -6,7 +6,7 @@
 //!    ├─ warm.rs         paths that were hot in another run, found again
 //!    ├─ emit/           from a path to host code: the one text of meaning, run on host registers
 //!    ├─ cache.rs        units: found, linked, doubted, dropped; sites.rs, what helpers know of their instructions
-//!    ├─ trampolines.rs  the way in, the way out, calls of helpers.rs
+//!    ├─ trampolines.rs  the way in, the way out, calls of helpers.rs; crossings.rs, changes of mode
 //!    └─ code_memory.rs  memory that is written through one mapping and executed through another
 //! ```
 //! The hart's loop stays in charge (`strata_riscv::tier`): traps, interrupts, mail and time are its own. Whatever has no
@@ -23,11 +23,13 @@
 
 mod cache;
 mod code_memory;
+mod crossings;
 mod emit;
 mod features;
 pub mod figures;
 mod floats;
 mod helpers;
+mod index;
 mod layout;
 mod list;
 mod patience;

@@ -9,6 +9,7 @@ mod floats;
 mod golden;
 mod listing;
 mod lockstep;
+mod modes;
 mod program;
 mod spaces;
 mod warm;

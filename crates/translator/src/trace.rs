@@ -13,8 +13,9 @@ use strata_riscv::tier::{Core, FetchPage, Privilege};
 
 /// Longest path, in instructions: what it was charged is given back by every way out, and a loop is unrolled up to it.
 pub(crate) const MAX_STEPS: usize = 120;
-/// Length at which a loop's path ends where it comes back to its start.
-const UNROLLED: usize = 24;
+/// A loop's path goes round in it as often as it fits into so many instructions. More is paid for in translation, again and
+/// again where code is written all the time.
+const UNROLLED: usize = 32;
 /// Most pages of one path.
 pub(crate) const MAX_PAGES: usize = crate::unit::UnitPage::MOST;
 /// Instructions of one block, as the interpreter cuts them.
@@ -150,14 +151,34 @@ impl Recording {
             Effect::JumpTo => !is_return(&last.insn),
             e => matches!(e, Effect::System | Effect::FenceVma),
         };
-        // A short loop goes round in the path a few times: less is paid for charging and jumping back.
-        let round = next == head && self.committed >= UNROLLED;
-        let again = next != head && self.steps.iter().any(|s| s.pc == next);
-        if ends || round || again || self.committed + BLOCK > MAX_STEPS + BLOCK / 2 {
+        if next == head {
+            self.go_round();
+            return Progress::Done;
+        }
+        let again = self.steps.iter().any(|s| s.pc == next);
+        if ends || again || self.committed + BLOCK > MAX_STEPS + BLOCK / 2 {
             Progress::Done
         } else {
             Progress::More
         }
+    }
+
+    /// The path has come back to its start. A short loop goes round in it a few times, whether it just did or not: less is paid
+    /// for charging and jumping back.
+    fn go_round(&mut self) {
+        let (round, pages) = (self.steps.len(), self.pages.len() as u8);
+        while self.steps.len() + round <= UNROLLED {
+            self.steps.extend_from_within(..round);
+        }
+        // By then all pages have been entered.
+        self.steps.iter_mut().skip(round).for_each(|s| s.pages = pages);
+        self.committed = self.steps.len();
+    }
+
+    /// The block that was decoded has run up to its last instruction, a system call: nobody says so, since that does not
+    /// complete, but the path ends with it.
+    pub fn commit_call(&mut self) {
+        self.committed = self.steps.len();
     }
 
     /// Instructions of the block that was decoded and has not run.

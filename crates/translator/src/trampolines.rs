@@ -5,12 +5,14 @@
 //!   exit                stores the map, gives the caller back what it kept, returns rax
 //!   fuel                takes more of the reserve and returns to the unit, or leaves with rax
 //!   interpret           stores the map, has the interpreter execute the site in rcx, loads the map
+//!   crossings           change the mode without leaving: crossings.rs
 //!   refill              opens a window, if the TLB has the page
 //!   load, store         keep the map's volatile part on the stack around the slow path
 //! ```
 //! In a unit the stack is aligned to 16 bytes. The helpers' floating point must not see the guest's MXCSR, so whoever
 //! calls one puts the host's back first, if the guest's is on.
 
+use crate::crossings::Crossings;
 use crate::helpers;
 use crate::layout::{self, BIAS, Word, word};
 use crate::registers::{BASE, FUEL, MAP, VOLATILE, slot};
@@ -31,6 +33,7 @@ pub(crate) struct Trampolines {
     pub exit: u64,
     pub fuel: u64,
     pub interpret: u64,
+    pub crossings: Crossings,
     loads: [u64; 7],
     stores: [u64; 7],
     refills: [[u64; 2]; CONTEXTS.len()],
@@ -59,6 +62,7 @@ impl Trampolines {
         fuel(asm, t.exit);
         t.interpret = asm.here();
         interpret(asm);
+        t.crossings = Crossings::emit(asm, t.interpret, t.exit);
         for (n, w) in WIDTHS.into_iter().enumerate() {
             t.loads[n] = asm.here();
             access(asm, helpers::load(w), t.exit);

@@ -44,6 +44,13 @@ const MAX_IDS: usize = 1 << 17;
 /// Fuel given out at once; see the fuel trampoline.
 const SLICE: u64 = 4096;
 
+/// Where translated code finds the jump caches of the contexts between which it changes.
+const JUMPS: [(Word, DataContext); 3] = [
+    (Word::JumpsUser, DataContext::User),
+    (Word::JumpsSupervisor, DataContext::Supervisor),
+    (Word::JumpsSum, DataContext::SupervisorSum),
+];
+
 /// See the module.
 pub(crate) struct Translator {
     /// Executions before an address is hot; with 0, blocks are translated before they run.
@@ -153,7 +160,12 @@ impl Translator {
     fn find(&mut self, core: &mut Core, context: u8) -> Option<u32> {
         let pc = core.pc;
         let FetchPage { pa, whole: true, .. } = core.fetch_page(pc).ok()? else { return None };
-        let id = self.intern(core, pc & !0xfff, pa & !0xfff);
+        // Most of what is asked for is not there, so this is the way of all code that is not hot. An id from before all code
+        // was dropped finds nothing; whoever writes a path down asks for the one of today.
+        let id = match core.mmu.fetch.id(core.privilege, pc) {
+            0 => self.intern(core, pc & !0xfff, pa & !0xfff),
+            id => id,
+        };
         let unit = self.cache.find(pc, context, id)?;
         if self.cache.units[unit as usize].suspect && !self.confirm(core, unit) {
             return None;
@@ -258,6 +270,12 @@ impl Translator {
         core.tier[Word::Reserve as usize] = all - now;
         core.tier[Word::Refund as usize] = 0;
         core.tier[Word::Jumps as usize] = self.cache.jumps(context);
+        if core.privilege != Privilege::Machine {
+            // It may change to any of these by itself.
+            for (word, context) in JUMPS {
+                core.tier[word as usize] = self.cache.jumps(context as u8);
+            }
+        }
         floats::settle(core);
         let core_at: *mut Core = core;
         // SAFETY: `enter` was emitted by `Trampolines` for this signature; `entry` is a unit of the cache, made for the
@@ -275,6 +293,7 @@ impl Translator {
 impl Tier for Translator {
     fn run(&mut self, core: &mut Core) -> Ran {
         core.tier[Word::Attention as usize] = std::ptr::from_ref(core.shared.attention_word()) as u64;
+        core.tier[Word::Pins as usize] = std::ptr::from_ref(core.shared.pins_word()) as u64;
         core.tier[Word::HostMxcsr as usize] = floats::HOST.into();
         // An exit that leads to what is found next.
         let mut link = None;
@@ -284,7 +303,7 @@ impl Tier for Translator {
             }
             self.notice_writes(core);
             let Some(n) = context(core) else {
-                self.finish_recording();
+                self.finish_recording(core);
                 self.cold = None;
                 return Ran::Cold;
             };
@@ -312,7 +331,7 @@ impl Tier for Translator {
             };
             if self.recording.is_some() {
                 // The path has come to code that is there.
-                self.finish_recording();
+                self.finish_recording(core);
                 if self.cache.units.is_empty() {
                     continue;
                 }
@@ -368,7 +387,7 @@ impl Tier for Translator {
         let Some(r) = &mut self.recording else { return };
         let same_mode = context(core) == Some(r.context) && core.privilege == r.privilege;
         if r.commit(pc, insns, core.pc) == Progress::Done || !same_mode {
-            self.finish_recording();
+            self.finish_recording(core);
         }
     }
 

@@ -120,16 +120,6 @@ impl Leave {
     }
 }
 
-/// A place of the jump cache.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub(crate) struct Jump {
-    /// Guest address; odd if there is nothing.
-    pub pc: u64,
-    /// Address of the guarded entry of its unit.
-    pub code: u64,
-}
-
 /// How an address finds its place in the jump cache.
 pub(crate) struct JumpHash {
     /// The address is combined with itself, rotated right by so much.
@@ -138,8 +128,8 @@ pub(crate) struct JumpHash {
     pub mask: i32,
 }
 
-/// Places of a jump cache: 4096, by the address without its lowest bit, mixed with the bits of the page number.
-pub(crate) const JUMPS: JumpHash = JumpHash { shift: 11, mask: 0x1ffe };
+/// Places of a jump cache: 16384, of 16 bytes, by the address without its lowest bit, mixed with the bits of the page number.
+pub(crate) const JUMPS: JumpHash = JumpHash { shift: 13, mask: 0x7ffe };
 
 impl JumpHash {
     /// How many places there are.
@@ -183,8 +173,6 @@ pub(crate) struct Unit {
     pub incoming: u32,
     /// Its guest code may have been written: to be compared before it runs again.
     pub suspect: bool,
-    /// The next unit of the same hash.
-    pub chain: u32,
 }
 
 /// Neighbours in a list of the cache's.

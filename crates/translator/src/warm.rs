@@ -118,8 +118,7 @@ pub(crate) fn follow(
 ) -> bool {
     let start = r.expect;
     let mut turns = path.turns();
-    let mut len = 0;
-    while len < usize::from(path.len) {
+    loop {
         let at = r.expect;
         if !decode(r, at) {
             return false;
@@ -127,12 +126,13 @@ pub(crate) fn follow(
         let block = r.pending();
         let Some(next) = block.last().and_then(|last| next(last, start, &mut turns)) else { return false };
         let insns = block.len();
-        len += insns;
-        if r.commit(at, insns, next) == Progress::Done {
+        if r.commit(at, insns, next) == Progress::Done || r.steps.len() >= usize::from(path.len) {
             break;
         }
     }
-    len == usize::from(path.len)
-        && turns.next().is_none()
+    // A loop goes round in a path by itself.
+    let made = r.steps.iter().filter_map(|s| turn(s.pc, &s.insn, s.next, start));
+    r.steps.len() == usize::from(path.len)
+        && made.eq(path.turns())
         && hash(r.steps.iter().map(|s| &s.insn)) == path.hash
 }

@@ -1,18 +1,18 @@
 //! From a spec to a machine: opens everything that the spec names, and puts `strata_machine` behind our traits.
 //!
 //! Order: what costs nothing and fails often first (files, disks, ports), memory and threads last; whatever was
-//! opened is closed again when a later step fails. Disks are shared with the machine behind a lock, so that they can
-//! be flushed, and the outcome told, when the machine has let go of them.
+//! opened is closed again when a later step fails. Disks are made durable by a thread of their own meanwhile.
 
+use crate::arch;
 use crate::console::stream_pair;
 use crate::control::{Assembled, MachineControl};
 use crate::convert::{now_ns, paragraph};
+use crate::disks::{SharedDisk, close, open_options, settle_in};
 use crate::exit::{Error, Kind, Outcome, Result};
-use crate::first_touch;
-use crate::instances::snapshots::manifests;
-use crate::lost;
+use crate::first_touch::FirstTouches;
+use crate::instances::snapshots::readable;
 use crate::name::random;
-use crate::network::{self, Network, SharedNet};
+use crate::network::{self, Network, Place};
 use crate::randomness::entropy;
 use crate::spec::{ConsoleSpec, DiskSpec, VmmSpec};
 use rustix::fs::{FileType, OFlags};
@@ -21,11 +21,17 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use strata_block::{Chain, Disk, OpenDisk, OpenOptions, Staged};
+use strata_block::{Disk, OpenOptions, Recording, Staged};
 use strata_engine::hot::HotPaths;
+use strata_kvm::KvmError;
 use strata_machine::loader::{LoadError, Placement, Source};
-use strata_machine::{BuildError, ConsoleFds, Exit, Machine, MachineSpec, Nic, Refused, Resources, Restore};
+use strata_machine::{
+    Arrivals, BuildError, ConsoleFds, Exit, Machine, MachineSpec, Nic, Refused, Resources, Restore,
+};
+use strata_memory::GuestRam;
+use strata_migration::wire::Guest;
 use strata_snapshot::{FlowRef, Manifest, SetReader, SetWriter};
 
 /// Host code that is kept for each hart of a clone, in bytes: what a Debian boot makes.
@@ -33,27 +39,36 @@ const CLONE_CODE: usize = 8 << 20;
 
 /// Opens all that `spec` names and builds the machine.
 pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
+    // Checked before anything of the host is taken for it.
+    let saved = spec.restore.as_deref().map(|dir| restore(dir, spec)).transpose()?;
+    assemble_from(spec, saved, None)
+}
+
+/// The same, to go on from a moment that is here already, with disks that are open if some are given.
+pub(crate) fn assemble_from(
+    spec: &VmmSpec,
+    restore: Option<Saved>,
+    open: Option<Vec<SharedDisk>>,
+) -> Result<Assembled> {
     let placement = Placement {
         firmware: source(spec.firmware.as_deref(), "firmware")?,
         kernel: source(spec.kernel.as_deref(), "kernel")?,
         initrd: source(spec.initrd.as_deref(), "initrd")?,
     };
-    // Checked before anything of the host is taken for it.
-    let restore = spec.restore.as_deref().map(|dir| restore(dir, spec)).transpose()?;
     let restored_from = restore.as_ref().and_then(|r| r.from.clone());
-    let mut notes = Vec::new();
-    let mut disks = Vec::new();
-    for d in &spec.disks {
-        let disk = open_disk(d, &spec.name)?;
-        notes.extend(disk.notes());
-        disks.push(SharedDisk {
-            size: disk.size(),
-            read_only: disk.read_only(),
-            disk: Arc::new(Mutex::new(Some(disk))),
-        });
-    }
-    let Network { backend, user, claim } = network::open(spec)?;
-    let resets = user.as_ref().map_or(0, |net| net.reset(restore.as_ref().map_or(&[], |r| &r.flows)));
+    let first_touches = restore.as_ref().zip(spec.first_touch.as_ref());
+    let first_touches = first_touches.and_then(|(r, dir)| FirstTouches::of(&r.moment.ram, &r.id, dir));
+    let mut notes: Vec<String> =
+        arch::ready(spec.arch, spec.engine, spec.cpu.as_deref())?.into_iter().collect();
+    let opened = |d: &DiskSpec| {
+        let recording = Recording::Later;
+        let disk = strata_block::open::open(OpenOptions { recording, ..open_options(d, &spec.name) })?;
+        Ok(SharedDisk::new(disk))
+    };
+    let disks = open.map_or_else(|| spec.disks.iter().map(opened).collect::<Result<Vec<_>>>(), Ok)?;
+    let settling = settle_in(disks.clone())?;
+    let Network { backend, place, claim } = network::open(spec)?;
+    let resets = place.reset(restore.as_ref().map_or(&[], |r| &r.flows));
     if resets > 0 {
         let were = if resets == 1 { "connection was" } else { "connections were" };
         notes.push(format!(
@@ -64,10 +79,13 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
     let (ours, theirs) = stream_pair()?;
     let input = fcntl_dupfd_cloexec(&theirs, 3).map_err(|e| Error::io("set up the console", e))?;
     let machine_spec = MachineSpec {
+        board: spec.arch.board(),
         harts: spec.cpus,
+        processor: spec.cpu.clone(),
         memory: spec.memory,
         cmdline: spec.cmdline.clone(),
         deterministic: spec.deterministic.is_some(),
+        transport: spec.virtio.into(),
         slots: MachineSpec::usual_slots(disks.len(), nics.len()),
     };
     let resources = Resources {
@@ -92,17 +110,20 @@ pub(crate) fn assemble(spec: &VmmSpec) -> Result<Assembled> {
     Ok(Assembled {
         over_file: machine.over_file(),
         machine: Box::new(Real {
-            tier: machine.tier().name(),
+            tier: machine.tier(),
             name: spec.name.clone(),
             restored_from,
             staged: Mutex::default(),
             disks: to_flush,
-            net: user,
-            resets,
+            place,
+            spec: spec.clone(),
+            resets: AtomicUsize::new(resets),
             claim: Mutex::new(claim),
+            first_touches: Mutex::new(first_touches),
             machine: RwLock::new(Some(machine)),
         }),
         console: ours,
+        settle_in: Box::new(|| settling.finish()),
         flush: Box::new(flush),
         notes,
     })
@@ -134,6 +155,18 @@ fn source(path: Option<&Path>, what: &str) -> Result<Option<Source>> {
 fn restore(dir: &Path, spec: &VmmSpec) -> Result<Saved> {
     let set = SetReader::open(dir)?;
     let m = &set.manifest().machine;
+    let board = spec.arch.board();
+    let (name, engine) = (board.name(), strata_machine::engine_of(board));
+    if (m.board.as_str(), m.engine.as_str()) != (name, engine) {
+        let text = format!(
+            "What is saved in {} is of a machine with board {} on engine {}; {} has {name} on {engine}.",
+            dir.display(),
+            m.board,
+            m.engine,
+            spec.name
+        );
+        return Err(Error::new(Kind::BadInput, text));
+    }
     if (m.cpus, m.memory) != (spec.cpus, spec.memory) {
         let text = format!(
             "What is saved in {} is of a machine with {} CPUs and {} MiB; {} has {} and {}.",
@@ -159,140 +192,34 @@ fn restore(dir: &Path, spec: &VmmSpec) -> Result<Saved> {
             return Err(Error::new(Kind::BadInput, m));
         }
     };
-    let ram = set.memory().map(strata_machine::ram_base())?;
-    if let Some(dir) = &spec.first_touch {
-        first_touch::begin(&ram, &set.manifest().id, dir);
-    }
+    let base = board.ram_regions(spec.memory).first().map_or(0, |(gpa, _)| *gpa);
+    let ram = set.memory().map(base)?;
     let from = match set.manifest() {
         kept if !kept.tag.is_empty() => Some(kept.id.clone()),
         // Of a machine that was suspended nothing stays but the snapshot that it stands on.
         suspended => {
-            let kept = spec.instance_dir.as_deref().and_then(|dir| manifests(dir).ok()).unwrap_or_default();
+            let kept = spec.instance_dir.as_deref().and_then(|dir| readable(dir).ok()).unwrap_or_default();
             let below = suspended.below.first().map(|l| &l.sha256);
             let is_below = |m: &Manifest| Some(&m.memory.sha256) == below;
-            let found = kept.into_iter().find_map(|(_, m)| m.ok().filter(is_below));
+            let found = kept.into_iter().map(|(_, m)| m).find(is_below);
             found.iter().for_each(|_| set.memory().mark_uppermost(&ram));
             found.map(|m| m.id)
         }
     };
     let moment = Restore { generation, ram, state: set.state().to_vec(), passed };
-    Ok(Saved { moment, from, flows: manifest.flows.clone() })
+    Ok(Saved { moment, id: manifest.id.clone(), from, flows: manifest.flows.clone() })
 }
 
 /// A saved moment.
-struct Saved {
-    moment: Restore,
+pub(crate) struct Saved {
+    /// Memory, state, and how it goes on.
+    pub(crate) moment: Restore,
+    /// Its id.
+    pub(crate) id: String,
     /// The id of the snapshot from which memory differs by what is marked as written.
-    from: Option<String>,
+    pub(crate) from: Option<String>,
     /// Connections that were open.
-    flows: Vec<FlowRef>,
-}
-
-fn open_options(d: &DiskSpec, instance: &str) -> OpenOptions {
-    OpenOptions {
-        format: d.format.map(Into::into),
-        read_only: d.read_only,
-        chain: if d.base.is_none() && d.layers.is_empty() {
-            Chain::SameDirectory
-        } else {
-            let layers = d.layers.iter().map(|l| (l.clone(), strata_block::Format::Qcow2));
-            let base = d.base.iter().map(|(path, format)| (path.clone(), (*format).into()));
-            Chain::Given(layers.chain(base).collect())
-        },
-        ..OpenOptions::new(&d.path, instance)
-    }
-}
-
-pub(crate) fn open_disk(d: &DiskSpec, instance: &str) -> Result<OpenDisk> {
-    Ok(strata_block::open::open(open_options(d, instance))?)
-}
-
-/// A disk that the machine has and that we flush at the end.
-#[derive(Clone)]
-struct SharedDisk {
-    size: u64,
-    read_only: bool,
-    /// None where it could not be opened again.
-    disk: Arc<Mutex<Option<OpenDisk>>>,
-}
-
-impl SharedDisk {
-    fn with(&self, f: impl FnOnce(&mut OpenDisk) -> std::io::Result<()>) -> std::io::Result<()> {
-        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        let done =
-            disk.as_mut().map_or_else(|| Err(std::io::Error::other("its file could not be opened again")), f);
-        if done.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EFAULT)) {
-            // The page of guest memory is gone. The guest must not hear of a bad disk before its end.
-            lost::refused();
-        }
-        done
-    }
-
-    /// Goes on with a layer over what it has; where that fails, with that again, as `back` says.
-    fn switch(&self, to: Staged, back: &DiskSpec, instance: &str) -> Result<()> {
-        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(old) = disk.take() else {
-            return Err(Error::new(Kind::Io, "The machine has lost its disk."));
-        };
-        match to.put_on(old) {
-            Ok(new) => *disk = Some(new),
-            Err(e) => {
-                *disk = Some(open_disk(back, instance)?);
-                return Err(e.into());
-            }
-        }
-        Ok(())
-    }
-
-    fn settle(&self) {
-        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Err(e)) = disk.as_mut().map(OpenDisk::settle) {
-            tracing::warn!("a layer of a disk stays without a lock: {e}");
-        }
-    }
-}
-
-type Slices<'a> = [vm_memory::VolatileSlice<'a>];
-
-impl Disk for SharedDisk {
-    fn size(&self) -> u64 {
-        self.size
-    }
-    fn read_only(&self) -> bool {
-        self.read_only
-    }
-    fn read(&mut self, offset: u64, bufs: &Slices<'_>) -> std::io::Result<()> {
-        self.with(|d| d.read(offset, bufs))
-    }
-    fn write(&mut self, offset: u64, bufs: &Slices<'_>) -> std::io::Result<()> {
-        self.with(|d| d.write(offset, bufs))
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.with(Disk::flush)
-    }
-    fn discard(&mut self, offset: u64, len: u64) -> std::io::Result<()> {
-        self.with(|d| d.discard(offset, len))
-    }
-    fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool) -> std::io::Result<()> {
-        self.with(|d| d.write_zeroes(offset, len, unmap))
-    }
-    fn abandon(&mut self) {
-        // One that is gone needs no giving up.
-        let _ = self.with(|d| {
-            d.abandon();
-            Ok(())
-        });
-    }
-}
-
-/// Makes a disk durable and closes it; a sentence if that failed.
-fn close(path: &Path, mut disk: SharedDisk) -> Option<String> {
-    if disk.read_only {
-        return None;
-    }
-    let e = disk.flush().err()?;
-    let shown = path.display();
-    Some(format!("What was last written to disk {shown} could not be made durable and may be lost: {e}."))
+    pub(crate) flows: Vec<FlowRef>,
 }
 
 /// The machine, until it is released.
@@ -304,11 +231,14 @@ struct Real {
     staged: Mutex<Option<Staged>>,
     /// Until it is released, when somebody else flushes and closes them.
     disks: Mutex<Vec<SharedDisk>>,
-    /// Its user-mode network, if it has one.
-    net: Option<SharedNet>,
-    resets: usize,
+    /// Where its card is.
+    place: Place,
+    spec: VmmSpec,
+    resets: AtomicUsize,
     /// The hold on its card's address, until it is released.
     claim: Mutex<Option<OwnedFd>>,
+    /// What is to be done about the pages that it touches first, once it runs.
+    first_touches: Mutex<Option<FirstTouches>>,
     machine: RwLock<Option<Machine>>,
 }
 
@@ -328,7 +258,11 @@ impl Real {
 
 impl MachineControl for Real {
     fn start(&self) -> std::result::Result<(), String> {
-        self.ask(Machine::start)
+        self.ask(Machine::start)?;
+        // Not sooner: mapping pages and mapping memory keep each other waiting.
+        let first = self.first_touches.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.into_iter().for_each(FirstTouches::begin);
+        Ok(())
     }
     fn pause(&self) -> std::result::Result<(), String> {
         self.ask(|m| m.pause().map(|_| ()))
@@ -358,7 +292,7 @@ impl MachineControl for Real {
     }
     fn flush(&self) -> Result<()> {
         for disk in self.disks.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
-            if !disk.read_only {
+            if !disk.read_only() {
                 disk.flush().map_err(|e| Error::io("make a disk durable", e))?;
             }
         }
@@ -366,6 +300,28 @@ impl MachineControl for Real {
     }
     fn restored_from(&self) -> Option<String> {
         self.restored_from.clone()
+    }
+    fn ram(&self) -> Option<GuestRam> {
+        self.with(None, |m| (!m.writes_unseen()).then(|| m.ram().clone()))
+    }
+    fn arrivals(&self) -> Option<Arc<Arrivals>> {
+        self.with(None, |m| (!m.writes_unseen()).then(|| m.arrivals().clone()))
+    }
+    fn begin_at(&self, state: &[u8], passed: u64, flows: &[FlowRef]) -> Result<()> {
+        let gone = Error::new(Kind::Refused, "The machine has ended.");
+        self.with(Err(gone), |m| {
+            let bad = |e| Error::from(BuildError::State(e));
+            m.load_state_after(state, passed).map_err(bad)
+        })?;
+        let resets = self.place.reset(flows);
+        self.resets.store(resets, Ordering::Relaxed);
+        Ok(())
+    }
+    fn state(&self) -> Result<Vec<u8>> {
+        let gone = Error::new(Kind::Refused, "The machine has ended.");
+        self.with(Err(gone), |m| {
+            m.save_state().map_err(|e| Error::new(Kind::Refused, paragraph(&e.to_string())))
+        })
     }
     fn stage_disk(&self, to: &DiskSpec) -> Result<()> {
         let staged = strata_block::stage(open_options(to, &self.name))?;
@@ -380,6 +336,9 @@ impl MachineControl for Real {
             _ => Ok(()),
         }
     }
+    fn disks(&self) -> Vec<SharedDisk> {
+        self.disks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
     fn settle_disk(&self) {
         drop(self.staged.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.disks.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(SharedDisk::settle);
@@ -387,9 +346,13 @@ impl MachineControl for Real {
     fn save(&self, set: &mut SetWriter) -> Result<u32> {
         let gone = Error::new(Kind::Refused, "The machine has ended.");
         self.with(Err(gone), |m| {
+            m.collect_dirty().map_err(|e| Error::new(Kind::Host, paragraph(&e)))?;
             let state = m.save_state().map_err(|e| Error::new(Kind::Refused, paragraph(&e.to_string())))?;
             Ok(set.begin(m.ram(), state)?)
         })
+    }
+    fn stands_while_copied(&self) -> bool {
+        self.with(false, Machine::writes_unseen)
     }
     fn hot_paths(&self) -> HotPaths {
         self.with(HotPaths::default(), Machine::hot_paths)
@@ -398,10 +361,35 @@ impl MachineControl for Real {
         self.with((), |m| m.warm(paths));
     }
     fn open_flows(&self) -> Vec<FlowRef> {
-        self.net.as_ref().map_or(Vec::new(), SharedNet::flows)
+        self.place.flows()
+    }
+    fn known(&self) -> Guest {
+        self.place.known()
+    }
+    fn arrive(&self, known: &Guest) {
+        self.place.arrive(known);
+    }
+    fn hold_address(&self) -> Result<()> {
+        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        if claim.is_none() {
+            *claim = network::hold(&VmmSpec { share_mac: false, ..self.spec.clone() })?;
+        }
+        Ok(())
+    }
+    fn leave_network(&self) {
+        if let Place::Port(port) = &self.place {
+            port.leave();
+        }
+        drop(self.claim.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+    fn come_back_to_network(&self) -> Result<()> {
+        if let Place::Port(port) = &self.place {
+            port.come_back()?;
+        }
+        self.hold_address()
     }
     fn resets(&self) -> usize {
-        self.resets
+        self.resets.load(Ordering::Relaxed)
     }
     fn abandon(&self, why: String) {
         self.with((), |m| m.abandon(why));
@@ -417,7 +405,8 @@ impl MachineControl for Real {
         // Dropping it joins its threads, and so closes its end of the console after the last output.
         drop(self.machine.write().unwrap_or_else(PoisonError::into_inner).take());
         self.disks.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        drop(self.claim.lock().unwrap_or_else(PoisonError::into_inner).take());
+        // The card's port is known here too, and would be held until this process has gone.
+        self.leave_network();
     }
 }
 
@@ -425,7 +414,9 @@ impl From<BuildError> for Error {
     fn from(e: BuildError) -> Error {
         let kind = match &e {
             BuildError::Spec(_) => Kind::Config,
-            BuildError::Tier(_) => Kind::Host,
+            BuildError::Kvm(KvmError::Permission { .. }) => Kind::Permission,
+            BuildError::Kvm(KvmError::Vcpus { .. } | KvmError::UnknownFlag { .. }) => Kind::Config,
+            BuildError::Kvm(_) | BuildError::Tier(_) => Kind::Host,
             BuildError::Load(LoadError::Read { .. }) => Kind::Io,
             BuildError::Load(LoadError::NotBootable { .. } | LoadError::CutShort { .. }) => Kind::BadInput,
             BuildError::Load(LoadError::NoRoom { .. }) => Kind::Config,
@@ -482,7 +473,7 @@ mod tests {
             base: None,
             layers: vec![],
         };
-        let held = open_disk(&spec, "other").unwrap();
+        let held = crate::disks::open_disk(&spec, "other").unwrap();
         let e = refused(|s| {
             s.kernel = Some(kernel.clone());
             s.disks.push(spec.clone());

@@ -14,8 +14,10 @@
 use crate::console::{Hub, HubConfig};
 use crate::control::Assembled;
 use crate::exit::{Error, ExitReport, Kind, Outcome, Result};
-use crate::instances;
+use crate::instances::{self, saved::NextRecord};
 use crate::lost;
+use crate::migrate::destination::{self, Arrived};
+use crate::migrate::{Arrival, Listening};
 use crate::protocol::{Message, PROTOCOL, Ready, Reply, method};
 use crate::runtime::{NameLock, Runtime};
 use crate::server::{Server, Stopper};
@@ -30,7 +32,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,12 +59,36 @@ pub fn run_child(assemble: impl FnOnce(&VmmSpec) -> Result<Assembled> + Send) ->
             return e.kind.code();
         }
     };
-    let (id, spec, lock) = match greet(&sender, &mut receiver) {
+    let (id, launch) = match greet(&sender, &mut receiver) {
         Ok(launch) => launch,
         // A launcher that is gone, or talks nonsense, hears nothing from us.
         Err(_) => return Kind::Protocol.code(),
     };
     let respond = |reply: Reply| sender.send(&Message::Response { id, reply, fds: 0 }, &[]);
+    let (spec, lock) = match launch {
+        Launch::Run(spec, lock) => (*spec, lock),
+        Launch::Receive(ask) => {
+            let say = |at: &Listening| {
+                let note = json!(at).to_string();
+                // A launcher that does not hear it is gone, which is seen while nothing has been offered yet.
+                let _ = sender.send(&Message::Progress { id, note }, &[]);
+            };
+            return match arrive(&ask, &receiver, say) {
+                Err(e) => {
+                    let code = e.kind.code();
+                    let _ = respond(Reply::Error(e));
+                    code
+                }
+                Ok((vmm, spec, lock)) => {
+                    let ready =
+                        Ready { name: spec.name.clone(), pid: std::process::id(), notes: vmm.notes.clone() };
+                    // It runs here, whether somebody hears that or not.
+                    let _ = respond(Reply::Ok(json!(ready)));
+                    vmm.live(&spec, sender, receiver, true, Some(lock))
+                }
+            };
+        }
+    };
     match prepare(&spec, assemble) {
         Err(e) => {
             let code = e.kind.code();
@@ -96,7 +122,15 @@ fn take_stdin() -> Result<OwnedFd> {
     Ok(socket)
 }
 
-fn greet(sender: &Sender, receiver: &mut Receiver) -> Result<(u64, VmmSpec, Option<OwnedFd>), WireError> {
+/// What a launcher wants.
+enum Launch {
+    /// This machine, with its instance's lock.
+    Run(Box<VmmSpec>, Option<OwnedFd>),
+    /// A machine that comes from another host.
+    Receive(Arrival),
+}
+
+fn greet(sender: &Sender, receiver: &mut Receiver) -> Result<(u64, Launch), WireError> {
     sender.send(&Message::hello(), &[])?;
     let (hello, _) = receiver.recv()?;
     let (request, fds) = receiver.recv()?;
@@ -104,7 +138,12 @@ fn greet(sender: &Sender, receiver: &mut Receiver) -> Result<(u64, VmmSpec, Opti
         (Message::Hello { protocol: PROTOCOL, .. }, Message::Request { id, method, params, .. })
             if method == method::LAUNCH =>
         {
-            Ok((id, serde_json::from_value(params)?, fds.into_iter().next()))
+            Ok((id, Launch::Run(Box::new(serde_json::from_value(params)?), fds.into_iter().next())))
+        }
+        (Message::Hello { protocol: PROTOCOL, .. }, Message::Request { id, method, params, .. })
+            if method == method::RECEIVE =>
+        {
+            Ok((id, Launch::Receive(serde_json::from_value(params)?)))
         }
         _ => Err(WireError::Closed),
     }
@@ -142,33 +181,34 @@ fn prepare(spec: &VmmSpec, assemble: impl FnOnce(&VmmSpec) -> Result<Assembled> 
         rustix::stdio::dup2_stderr(&log).map_err(|e| Error::io("write the log", e))?;
     }
     let (config, console) = console(spec)?;
-    let Assembled { machine, console: stream, flush, over_file, notes } =
+    // What waits for the host's disk goes on beside the rest, as far as nothing is decided by it.
+    let next = spec.instance_dir.as_deref().zip(spec.becomes.as_deref());
+    let next = next.map(|(dir, record)| NextRecord::begin(dir, record)).transpose()?;
+    let Assembled { machine, console: stream, settle_in, flush, over_file, mut notes } =
         on_a_stack_of_its_own(|| assemble(spec))?;
     let hub = Arc::new(Hub::start(stream, config)?);
     let server = Server::start(name.bind()?, spec.clone(), Arc::from(machine), hub.clone())?;
-    let stop = server.stopper();
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            while let Ok(1) | Err(rustix::io::Errno::INTR) = read(&signals, &mut [0; 1]) {
-                stop.stop("a termination signal");
-            }
-        })
-        .map_err(|e| Error::io("start the thread for signals", e))?;
+    stop_by(signals, &server)?;
     if !over_file.is_empty() {
         watch_over(&over_file, spec, server.stopper())?;
     }
     // Before what was saved loses its name. The list itself may come after the first instruction as well as before.
     let kept = instances::hot::open(spec.restore.iter().chain(&spec.instance_dir));
-    if let Some(dir) = spec.instance_dir.as_ref().filter(|_| spec.restore.is_some()) {
+    notes.extend(settle_in()?);
+    let used_up = next.is_some();
+    if let Some(next) = next {
         // Before its first instruction: what it writes from now on does not fit what was saved.
-        instances::saved::use_up(dir)?;
+        next.take_effect()?;
     }
     server
         .shared
         .machine
         .start()
         .map_err(|e| Error::new(Kind::Internal, format!("The machine does not start: {e}.")))?;
+    if let Some(dir) = spec.instance_dir.as_deref().filter(|_| used_up) {
+        // Memory that is mapped from the set lives on without its name.
+        server.tidy(dir);
+    }
     if !kept.is_empty() {
         let machine = server.shared.machine.clone();
         let warm = move || machine.warm(instances::hot::read(kept));
@@ -176,6 +216,42 @@ fn prepare(spec: &VmmSpec, assemble: impl FnOnce(&VmmSpec) -> Result<Assembled> 
         let _ = std::thread::Builder::new().name("warm".into()).spawn(warm);
     }
     Ok(Vmm { server, hub, flush, name, console, notes })
+}
+
+/// Lets termination signals stop the machine.
+fn stop_by(signals: UnixStream, server: &Server) -> Result<()> {
+    let stop = server.stopper();
+    let thread = std::thread::Builder::new().name("signals".into()).spawn(move || {
+        while let Ok(1) | Err(rustix::io::Errno::INTR) = read(&signals, &mut [0; 1]) {
+            stop.stop("a termination signal");
+        }
+    });
+    thread.map(|_| ()).map_err(|e| Error::io("start the thread for signals", e))
+}
+
+/// From nothing to a machine that has come from another host, and runs.
+fn arrive(
+    ask: &Arrival,
+    launcher: &Receiver,
+    say: impl FnOnce(&Listening),
+) -> Result<(Vmm, VmmSpec, OwnedFd)> {
+    let _ = rustix::thread::set_no_new_privs(true);
+    let Arrived { spec, machine, name, lock, hot_paths, notes, pull } =
+        destination::receive(ask, launcher.as_fd(), say)?;
+    let Assembled { machine, console, settle_in: _, flush, over_file: _, notes: more } = machine;
+    let log = log_file(&spec, &name)?;
+    rustix::stdio::dup2_stderr(&log).map_err(|e| Error::io("write the log", e))?;
+    let hub = Arc::new(Hub::start(console, HubConfig::default())?);
+    let server = Server::start(name.bind()?, spec.clone(), Arc::from(machine), hub.clone())?;
+    stop_by(catch_signals()?, &server)?;
+    if let Some(pull) = pull {
+        server.follow(pull);
+    }
+    if let Some(paths) = hot_paths {
+        server.shared.machine.warm(paths);
+    }
+    let notes = notes.into_iter().chain(more).collect();
+    Ok((Vmm { server, hub, flush, name, console: None, notes }, spec, lock))
 }
 
 /// Runs `make` on a thread that ends with it: what is laid out on the stack there, half a megabyte, is given back.
@@ -282,12 +358,16 @@ impl Vmm {
         }
         let machine = server.shared.machine.clone();
         let outcome = match machine.wait() {
+            Outcome::Stopped { .. } if server.moved().is_some() => {
+                Outcome::Migrated { to: server.moved().unwrap_or_default() }
+            }
             Outcome::Stopped { .. } if server.suspended() => Outcome::Suspended { name: spec.name.clone() },
             Outcome::Stopped { .. } => {
                 Outcome::Stopped { by: server.stopped_by().unwrap_or_else(|| "the host".into()) }
             }
             other => other,
         };
+        server.needs_no_more();
         // What a thread that stands still for good holds is never given back: nobody may wait for it.
         let lost = server.lost();
         if !lost {
@@ -296,7 +376,8 @@ impl Vmm {
             }
             machine.release();
         }
-        let by_host = lost || matches!(outcome, Outcome::Stopped { .. } | Outcome::Suspended { .. });
+        let moved = matches!(outcome, Outcome::Migrated { .. });
+        let by_host = lost || moved || matches!(outcome, Outcome::Stopped { .. } | Outcome::Suspended { .. });
         hub.finish(by_host.then_some(LAST_OUTPUT));
         let mut problems = match lost {
             true => vec!["What was last written to its disks may be lost, as when a plug is pulled.".into()],
@@ -305,7 +386,8 @@ impl Vmm {
         // From here on no one new finds us, and what we held is free.
         server.close();
         drop((console, name));
-        if let Some(dir) = spec.instance_dir.as_ref().filter(|_| spec.ephemeral && !server.suspended())
+        let over = moved || spec.ephemeral && !server.suspended();
+        if let Some(dir) = spec.instance_dir.as_ref().filter(|_| over)
             && let Err(e) = instances::remove_ended(dir)
         {
             problems.push(e.message);

@@ -5,6 +5,7 @@
 //! [`Canceller`].
 
 use crate::exit::{Error, ExitReport, Kind, Result};
+use crate::migrate::{Arrival, Departure, Figures};
 use crate::protocol::{Attach, Message, PROTOCOL, Reply, Status, Taken, method};
 use crate::runtime::Runtime;
 use crate::wire::{Receiver, Sender, WireError, halves};
@@ -197,6 +198,50 @@ impl Client {
     /// Why it cannot be saved; `Died`.
     pub fn suspend(&mut self, progress: &mut dyn FnMut(&str)) -> Result<ExitReport> {
         self.end_by(method::SUSPEND, progress)
+    }
+
+    /// Sends it to another host; returns when it runs there.
+    ///
+    /// # Errors
+    /// Why it stayed; `Died`.
+    pub fn migrate(&mut self, ask: &Departure) -> Result<Figures> {
+        let (value, _) = self.call(method::MIGRATE, json!(ask), &[])?;
+        self.typed(value)
+    }
+
+    /// Where its last migration is.
+    ///
+    /// # Errors
+    /// `NotFound` if there was none.
+    pub fn migration(&mut self) -> Result<Figures> {
+        let (value, _) = self.call(method::MIGRATE_STATUS, Value::Null, &[])?;
+        self.typed(value)
+    }
+
+    /// Has a migration by post-copy whose connection was lost go on, or with `force` gives the destination up; waits for up
+    /// to `timeout` seconds.
+    ///
+    /// # Errors
+    /// It is in none; the other host does not answer.
+    pub fn recover_migration(&mut self, force: bool, timeout: u64) -> Result<Figures> {
+        let (value, _) =
+            self.call(method::MIGRATE_RECOVER, json!({ "force": force, "timeout": timeout }), &[])?;
+        serde_json::from_value(value)
+            .map_err(|e| Error::new(Kind::Protocol, format!("It answers nonsense: {e}.")))
+    }
+
+    /// Asks its migration to stay.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Refused` when it has been handed over.
+    pub fn cancel_migration(&mut self) -> Result<()> {
+        self.call(method::MIGRATE_CANCEL, Value::Null, &[]).map(|_| ())
+    }
+
+    /// To a new VMM: receive a machine; `progress` hears where it listens.
+    pub(crate) fn receive(&mut self, ask: &Arrival, progress: &mut dyn FnMut(&str)) -> Result<Value> {
+        let id = self.send(method::RECEIVE, json!(ask), &[])?;
+        self.answer(id, progress).map(|(value, _)| value)
     }
 
     /// Waits until it has ended.

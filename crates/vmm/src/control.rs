@@ -1,9 +1,14 @@
 //! What the control server needs of a machine. `strata_machine::Machine` is one; tests have their own.
 
+use crate::disks::SharedDisk;
 use crate::exit::{Error, Kind, Outcome};
 use crate::spec::DiskSpec;
+use std::sync::Arc;
 use std::time::Instant;
 use strata_engine::hot::HotPaths;
+use strata_machine::Arrivals;
+use strata_memory::GuestRam;
+use strata_migration::wire::Guest;
 use strata_snapshot::{FlowRef, SetWriter};
 
 /// A machine, as it is driven from outside.
@@ -58,6 +63,37 @@ pub trait MachineControl: Send + Sync {
         let _ = set;
         Err(Error::new(Kind::Refused, "This kind of machine cannot be saved."))
     }
+    /// Its memory, for whoever copies it; none from a kind of machine whose memory cannot be copied.
+    fn ram(&self) -> Option<GuestRam> {
+        None
+    }
+    /// Who waits for pages of its memory that come late; none in a kind of machine that cannot wait for them.
+    fn arrivals(&self) -> Option<Arc<Arrivals>> {
+        None
+    }
+    /// The state of all its parts. Only while it is paused.
+    ///
+    /// # Errors
+    /// It is of a kind that has none to give, or is not paused.
+    fn state(&self) -> Result<Vec<u8>, Error> {
+        Err(Error::new(Kind::Refused, "This kind of machine has no state that could be sent."))
+    }
+    /// Before its start: it begins at this state instead, `passed` nanoseconds later, after these connections were reset.
+    ///
+    /// # Errors
+    /// It is of a kind that cannot, has started, or the state is not one of its.
+    fn begin_at(&self, state: &[u8], passed: u64, flows: &[FlowRef]) -> Result<(), Error> {
+        let m = format!(
+            "This kind of machine cannot begin at a state ({} bytes, {passed} ns, {} flows).",
+            state.len(),
+            flows.len()
+        );
+        Err(Error::new(Kind::Refused, m))
+    }
+    /// Whether its vCPUs write without asking, so that it must stand still until what was saved has been copied.
+    fn stands_while_copied(&self) -> bool {
+        false
+    }
     /// The id of the snapshot from which its memory differs only by what was written since the first dirty epoch.
     fn restored_from(&self) -> Option<String> {
         None
@@ -84,11 +120,37 @@ pub trait MachineControl: Send + Sync {
         let m = format!("This kind of machine cannot be switched from {}.", back.path.display());
         Err(Error::new(Kind::Refused, m))
     }
+    /// Its disks, in the order of their slots.
+    fn disks(&self) -> Vec<SharedDisk> {
+        Vec::new()
+    }
     /// After a switch, or instead of it, when there is time: what is left to be done for it.
     fn settle_disk(&self) {}
     /// Connections of its user-mode network that are open now.
     fn open_flows(&self) -> Vec<FlowRef> {
         Vec::new()
+    }
+    /// What its network knows of its guest.
+    fn known(&self) -> Guest {
+        Guest::default()
+    }
+    /// Before its first instruction here: its guest has come from a network that knew this of it.
+    fn arrive(&self, _known: &Guest) {}
+    /// Holds its card's address, which somebody else had until now.
+    ///
+    /// # Errors
+    /// Another machine has it.
+    fn hold_address(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    /// Gives its place on a host's network to whoever comes. Only while it is paused.
+    fn leave_network(&self) {}
+    /// Takes that again.
+    ///
+    /// # Errors
+    /// Somebody has it.
+    fn come_back_to_network(&self) -> Result<(), Error> {
+        Ok(())
     }
     /// How many connections were reset when it went on from where it was saved.
     fn resets(&self) -> usize {
@@ -112,6 +174,9 @@ pub struct Assembled {
     pub machine: Box<dyn MachineControl>,
     /// The hub's end of its console; the machine has the other.
     pub console: std::os::fd::OwnedFd,
+    /// To be called before it is started: waits until its disks, and the words that they are in use, are durable. Gives what
+    /// a person should know about them.
+    pub settle_in: Box<dyn FnOnce() -> Result<Vec<String>, Error> + Send>,
     /// Flushes its disks after it is gone: one sentence for each that fails.
     pub flush: Box<dyn FnOnce() -> Vec<String> + Send>,
     /// Host addresses of its memory over a file that may be cut under it.

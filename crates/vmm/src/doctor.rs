@@ -203,7 +203,7 @@ fn user_namespaces() -> Finding {
     Finding::missing(
         "user namespaces",
         "not for this user",
-        "nothing in this version; later, less isolation around each machine's process without root",
+        "amd64 images of Debian cannot be made without root or a good KVM; later, less isolation of machines without root",
         "`sysctl user.max_user_namespaces=10000`, and allow them in AppArmor's settings",
     )
 }

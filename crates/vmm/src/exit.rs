@@ -138,6 +138,11 @@ pub enum Outcome {
         /// Its name.
         name: String,
     },
+    /// It runs on another host.
+    Migrated {
+        /// Where that listened.
+        to: String,
+    },
     /// No hart can go on.
     Stuck {
         /// Why, with registers.
@@ -165,6 +170,8 @@ impl ExitReport {
             Outcome::Stopped { .. } => Kind::Stopped.code(),
             Outcome::Suspended { .. } if self.problems.is_empty() => 0,
             Outcome::Suspended { .. } => Kind::Io.code(),
+            // What was not flushed here was sent.
+            Outcome::Migrated { .. } => 0,
             Outcome::Stuck { .. } => Kind::Stuck.code(),
         }
     }
@@ -178,6 +185,7 @@ impl ExitReport {
             Outcome::Suspended { name } => {
                 vec![format!("The machine was suspended; `strata resume {name}` lets it go on.")]
             }
+            Outcome::Migrated { to } => vec![format!("The machine has moved to {to}, and runs there.")],
             Outcome::Stuck { why } => vec![format!("The machine is stuck: {why}")],
         };
         parts.extend(self.problems.iter().cloned());

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  nothing is kept with the snapshot   look three times which pages this process has been given; keep that
-//!  something is                        have the kernel map those pages, in that order, while the machine begins
+//!  something is                        have the kernel map those pages, in that order, as soon as the machine runs
 //! ```
 //! Both are done beside the machine, and without them it runs as well, only slower: nothing here is an error.
 
@@ -24,28 +24,43 @@ const BATCH: usize = 4096;
 const ENTRY: usize = 8;
 const PAGE: usize = 4096;
 
-/// Reads ahead what is kept in `dir` about the snapshot `id`, or finds it out and keeps it.
-pub(crate) fn begin(ram: &GuestRam, id: &str, dir: &Path) {
-    let Ok(id) = u128::from_str_radix(id, 16).map(u128::to_be_bytes) else { return };
-    let [region] = ram.regions() else { return };
-    let (host, ram, dir) = (region.host_range(), ram.clone(), dir.to_owned());
-    // No thread, no help.
-    let _ = std::thread::Builder::new().name("first-touch".into()).spawn(move || {
-        match FirstTouch::read(&dir, &id) {
-            Some(FirstTouch(runs)) => {
-                for (first, pages) in runs {
-                    if !ram.regions().iter().all(|r| r.read_ahead(first as usize, pages as usize)) {
-                        return;
+/// The memory of a machine that goes on from a snapshot, and where it is kept what is touched first.
+pub(crate) struct FirstTouches {
+    ram: GuestRam,
+    host: Range<usize>,
+    id: [u8; 16],
+    dir: PathBuf,
+}
+
+impl FirstTouches {
+    /// Of a machine with that memory, which goes on from the snapshot `id` in `dir`.
+    pub(crate) fn of(ram: &GuestRam, id: &str, dir: &Path) -> Option<FirstTouches> {
+        let id = u128::from_str_radix(id, 16).ok()?.to_be_bytes();
+        let [region] = ram.regions() else { return None };
+        Some(FirstTouches { host: region.host_range(), ram: ram.clone(), id, dir: dir.to_owned() })
+    }
+
+    /// Reads ahead what is kept, or finds it out and keeps it.
+    pub(crate) fn begin(self) {
+        // No thread, no help.
+        let _ = std::thread::Builder::new().name("first-touch".into()).spawn(move || {
+            let FirstTouches { ram, host, id, dir } = self;
+            match FirstTouch::read(&dir, &id) {
+                Some(FirstTouch(runs)) => {
+                    for (first, pages) in runs {
+                        if !ram.regions().iter().all(|r| r.read_ahead(first as usize, pages as usize)) {
+                            return;
+                        }
                     }
                 }
+                None => {
+                    // The memory may go before we have looked: it is not touched.
+                    drop(ram);
+                    find_out(&host, id, dir);
+                }
             }
-            None => {
-                // The memory may go before we have looked: it is not touched.
-                drop(ram);
-                find_out(&host, id, dir);
-            }
-        }
-    });
+        });
+    }
 }
 
 fn find_out(host: &Range<usize>, id: [u8; 16], dir: PathBuf) {

@@ -21,23 +21,26 @@
 pub(crate) mod hot;
 pub(crate) mod layers;
 mod record;
+mod reserve;
 pub(crate) mod saved;
 pub(crate) mod snapshots;
 mod transfer;
 
 pub use record::{InstanceRecord, NewInstance, SCHEMA};
+pub(crate) use reserve::Reserved;
 
 use crate::spec::VmmSpec;
 use crate::{Error, Kind, Result, name};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, fstat, fsync, openat, statat};
 use rustix::io::Errno;
 use std::fs;
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 const RECORD: &str = "instance.json";
-const LAYER: &str = "disk.qcow2";
+pub(crate) const LAYER: &str = "disk.qcow2";
 const LOCK: &str = "lock";
 const MAKING: &str = ".new-";
 const REMOVING: &str = ".old-";
@@ -127,6 +130,14 @@ impl Store {
     fn path(&self, name: &str) -> Result<PathBuf> {
         name::check_name(name)?;
         Ok(self.dir.join(name))
+    }
+
+    /// The folder of an instance.
+    ///
+    /// # Errors
+    /// `Config` for what is no name.
+    pub(crate) fn folder(&self, name: &str) -> Result<PathBuf> {
+        self.path(name)
     }
 
     /// Makes an instance and holds its lock. Its disk is empty yet for what differs from the image's.
@@ -220,6 +231,22 @@ impl Store {
     /// # Errors
     /// `NotFound`; `InUse` if it runs; `BadInput` if its record cannot be read.
     pub fn take(&self, name: &str) -> Result<Instance> {
+        self.take_after(name, crate::migrate::settle)
+    }
+
+    /// Takes an instance's lock, to delete it, though it may have moved to another host.
+    ///
+    /// # Errors
+    /// As [`Store::take`].
+    pub fn take_to_delete(&self, name: &str) -> Result<Instance> {
+        self.take_after(name, |dir, record| crate::migrate::may_remove(dir, &record).map(|()| record))
+    }
+
+    fn take_after(
+        &self,
+        name: &str,
+        settle: impl FnOnce(&Path, InstanceRecord) -> Result<InstanceRecord>,
+    ) -> Result<Instance> {
         self.read(name)?;
         let dir = self.path(name)?;
         match lock_file(&dir, true)? {
@@ -230,7 +257,12 @@ impl Store {
                     layers::sweep(&dir);
                 }
                 // Read again: it may have changed before the lock was ours.
-                let record = self.read(name)?;
+                let mut record = settle(&dir, self.read(name)?)?;
+                if record.suspended.is_none() && record.under.take().is_some() {
+                    // Nothing stands on it any more.
+                    saved::write_record(&dir, &record)?;
+                    saved::tidy(&dir);
+                }
                 Ok(Instance { record, dir, lock, fresh: false, from: None })
             }
             None => {
@@ -258,6 +290,16 @@ impl Store {
             }
         }
         Ok(list)
+    }
+
+    /// The migrations that instances are in; all records can be read.
+    pub(crate) fn moving(&self) -> Result<Vec<String>> {
+        let id = |name: String| match self.read(&name) {
+            Err(e) if e.kind == Kind::NotFound => Ok(None),
+            other => other.map(|r| r.moving.map(|m| m.id)),
+        };
+        let ids: Vec<_> = self.names()?.into_iter().map(id).collect::<Result<_>>()?;
+        Ok(ids.into_iter().flatten().collect())
     }
 
     fn entries(&self) -> Result<Vec<String>> {
@@ -293,7 +335,7 @@ impl Store {
                     remove_tree(&dir)?;
                 }
             } else if name::check_name(&entry).is_ok()
-                && self.read(&entry).is_ok_and(|r| r.ephemeral && r.suspended.is_none())
+                && self.read(&entry).is_ok_and(|r| r.ephemeral && r.suspended.is_none() && r.moving.is_none())
             {
                 let dir = self.dir.join(&entry);
                 if let Some(_lock) = lock_file(&dir, true)? {
@@ -333,7 +375,15 @@ impl Instance {
     /// The host does not let the record be written.
     pub fn renew_mac(&mut self) -> Result<()> {
         self.record.mac = name::mac_for(&self.record.name, u64::from_le_bytes(name::random::<8>()?));
-        saved::write_record(&self.dir, &self.record)
+        // One that goes on from somewhere is written down anew when it does.
+        if self.record.suspended.is_some() { Ok(()) } else { saved::write_record(&self.dir, &self.record) }
+    }
+
+    /// It was to go on from a snapshot, and could not be started: removes what was made for that. It is what it was.
+    pub fn stays(&mut self) {
+        if self.from.take().is_some() && !self.fresh {
+            saved::tidy(&self.dir);
+        }
     }
 
     /// It stays: dropping it only gives up our hold on its lock.
@@ -384,6 +434,22 @@ fn remove_tree(dir: &Path) -> Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(|e| Error::io(format_args!("remove {}", dir.display()), e)),
     }
+}
+
+/// Replaces a file in a folder as a whole: a crash leaves the old one or the new one. One writer at a time.
+pub(crate) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    write_beside(dir, name, bytes).and_then(|()| take_place(dir, name))
+}
+
+/// The first half of it, which changes nothing yet: a durable file beside the old one.
+fn write_beside(dir: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = fs::File::create(dir.join(format!(".{name}.new")))?;
+    file.write_all(bytes).and_then(|()| file.sync_all())
+}
+
+/// The other half.
+fn take_place(dir: &Path, name: &str) -> std::io::Result<()> {
+    fs::rename(dir.join(format!(".{name}.new")), dir.join(name)).and_then(|()| sync_dir(dir))
 }
 
 fn sync_dir(dir: &Path) -> std::io::Result<()> {

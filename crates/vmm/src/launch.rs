@@ -17,11 +17,12 @@
 
 use crate::client::Client;
 use crate::exit::{Error, ExitReport, Kind, Result};
+use crate::migrate::{Arrival, Listening};
 use crate::protocol::{Ready, method};
 use crate::spec::VmmSpec;
 use serde_json::json;
 use std::ffi::OsString;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -66,6 +67,15 @@ pub struct Launched {
     child: Child,
 }
 
+/// A VMM's process that begins, and does not know yet what it is to run. When this is dropped it ends: nobody is there to
+/// talk to.
+#[derive(Debug)]
+pub struct Spawned {
+    socket: OwnedFd,
+    child: Child,
+    foreground: bool,
+}
+
 /// Starts a VMM from our own binary and waits until its machine runs. `lock` is the instance's.
 ///
 /// # Errors
@@ -75,21 +85,49 @@ pub fn launch(spec: &VmmSpec, lock: Option<BorrowedFd<'_>>) -> Result<Launched> 
     Launcher::default().launch(spec, lock)
 }
 
+/// Starts a VMM that receives a machine from another host, and waits until that runs here; `say` hears where it listens.
+/// Once something was offered, it goes on without us.
+///
+/// # Errors
+/// The VMM's own error; `Died` if it ended without one.
+pub fn receive(ask: &Arrival, say: impl FnOnce(&Listening)) -> Result<Launched> {
+    let launcher = Launcher::default();
+    let mut say = Some(say);
+    launcher.spawn(false)?.told(&ask.listen, |socket| {
+        let mut client = Client::over(socket, "that is to come")?;
+        let value = client.receive(ask, &mut |note| {
+            if let (Ok(at), Some(say)) = (serde_json::from_str(note), say.take()) {
+                say(&at);
+            }
+        })?;
+        Ok((client, ready(value)?))
+    })
+}
+
 impl Launcher {
     /// As [`launch`], with this program.
     ///
     /// # Errors
     /// As [`launch`].
     pub fn launch(&self, spec: &VmmSpec, lock: Option<BorrowedFd<'_>>) -> Result<Launched> {
+        // Before there is a process that would have to end again.
         let spec = &spec.absolute()?;
         spec.check()?;
+        self.spawn(spec.foreground)?.launch(spec, lock)
+    }
+
+    /// Starts the process alone, for who has to find out yet what it is to run, and has no time to lose.
+    ///
+    /// # Errors
+    /// What the host answers.
+    pub fn spawn(&self, foreground: bool) -> Result<Spawned> {
         let (ours, theirs) = crate::console::stream_pair()?;
         let mut command = Command::new(&self.program);
         command.arg0("strata").args(&self.args).envs(self.env.iter().map(|(k, v)| (k, v)));
         // The machine must not hold the folder where its caller happened to stand.
         command.current_dir("/");
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null());
-        command.stderr(if spec.foreground { Stdio::inherit() } else { Stdio::null() });
+        command.stderr(if foreground { Stdio::inherit() } else { Stdio::null() });
         for (name, value) in ALLOCATOR.iter().filter(|(name, _)| std::env::var_os(name).is_none()) {
             command.env(name, value);
         }
@@ -97,31 +135,47 @@ impl Launcher {
         let spawned = command.spawn().map_err(|e| Error::io("start a process for the machine", e));
         // With the command goes our copy of the child's end: it must be the only one, or its death is not seen.
         drop(command);
-        let mut child = spawned?;
-        match talk(ours, spec, lock) {
+        Ok(Spawned { socket: ours, child: spawned?, foreground })
+    }
+}
+
+impl Spawned {
+    /// Tells it what to run, and waits until its machine does; see [`launch`].
+    ///
+    /// # Errors
+    /// As [`launch`].
+    pub fn launch(self, spec: &VmmSpec, lock: Option<BorrowedFd<'_>>) -> Result<Launched> {
+        let spec = &VmmSpec { foreground: self.foreground, ..spec.absolute()? };
+        spec.check()?;
+        self.told(&spec.name, |socket| talk(socket, spec, lock))
+    }
+
+    /// Has `talk` tell it what to do.
+    fn told(self, name: &str, talk: impl FnOnce(OwnedFd) -> Result<(Client, Ready)>) -> Result<Launched> {
+        let Spawned { socket, mut child, foreground: _ } = self;
+        match talk(socket) {
             Ok((client, ready)) => {
                 Ok(Launched { client, name: ready.name, pid: ready.pid, notes: ready.notes, child })
             }
             Err(e) => {
                 let status = child.wait().ok();
-                Err(if e.kind == Kind::Died { died(&spec.name, status) } else { e })
+                Err(if e.kind == Kind::Died { died(name, status) } else { e })
             }
         }
     }
 }
 
-fn talk(
-    socket: std::os::fd::OwnedFd,
-    spec: &VmmSpec,
-    lock: Option<BorrowedFd<'_>>,
-) -> Result<(Client, Ready)> {
+fn talk(socket: OwnedFd, spec: &VmmSpec, lock: Option<BorrowedFd<'_>>) -> Result<(Client, Ready)> {
     let mut client = Client::over(socket, &spec.name)?;
     let fds: Vec<BorrowedFd<'_>> = lock.into_iter().collect();
     let (value, _) = client.call(method::LAUNCH, json!(spec), &fds)?;
-    let ready = serde_json::from_value(value).map_err(|e| {
+    Ok((client, ready(value)?))
+}
+
+fn ready(value: serde_json::Value) -> Result<Ready> {
+    serde_json::from_value(value).map_err(|e| {
         Error::new(Kind::Protocol, format!("The new machine's process gave a wrong answer: {e}."))
-    })?;
-    Ok((client, ready))
+    })
 }
 
 fn died(name: &str, status: Option<ExitStatus>) -> Error {

@@ -8,8 +8,9 @@
 //!      └──console stream──► console   hub between the serial line and its readers  │
 //!                          └───────────────────────────────────────────────────────┘
 //!  runtime     running machines: names, locks, sockets        instances   what is kept between runs
-//!  spec        what to run, checked                           exit        how it ended, exit codes
+//!  spec, arch  what to run, checked                           exit        how it ended, exit codes
 //!  protocol, wire, client                                     doctor      what the host offers
+//!  migrate     a machine goes to another host, or comes from one
 //! ```
 //! Invariants: only this crate and the binary open paths on a user's behalf; a machine's process depends on nobody
 //! after it has started (unless it runs in the foreground, on purpose); every running machine has a name, held by a
@@ -18,12 +19,14 @@
 
 #![deny(unsafe_code)]
 
+pub mod arch;
 mod assemble;
 mod child;
 pub mod client;
 pub mod console;
 pub mod control;
 mod convert;
+mod disks;
 pub mod doctor;
 pub mod exit;
 mod first_touch;
@@ -32,6 +35,7 @@ pub mod fuzz;
 pub mod instances;
 pub mod launch;
 mod lost;
+pub mod migrate;
 pub mod name;
 mod network;
 pub mod protocol;
@@ -42,12 +46,13 @@ pub mod server;
 pub mod spec;
 pub mod wire;
 
+pub use arch::{Arch, Engine};
 pub use child::{child_main, run_child};
 pub use client::Client;
 pub use convert::now;
 pub use exit::{Error, ExitReport, Kind, Outcome, Result};
 pub use instances::{Instance, InstanceRecord, NewInstance, Store, home};
-pub use launch::{Launched, Launcher, launch};
+pub use launch::{Launched, Launcher, Spawned, launch};
 pub use protocol::{Status, Taken};
 pub use runtime::{RunningEntry, Runtime};
-pub use spec::{ConsoleSpec, DiskFormat, DiskSpec, NetSpec, Tier, VmmSpec};
+pub use spec::{ConsoleSpec, DiskFormat, DiskSpec, NetSpec, Tier, Virtio, VmmSpec};

@@ -17,17 +17,64 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use strata_net::{Forward, NetBackend, OpenFlow, UserConfig, UserNet, bind_forward, open_tap};
+use strata_migration::wire::Guest;
+use strata_net::{Cards, Forward, NetBackend, OpenFlow, Port, Shown, UserConfig, UserNet, bind_forward};
 use strata_snapshot::FlowRef;
 
 /// What a spec's network has become.
 pub(crate) struct Network {
     /// What the card's frames go to, if there is a card.
     pub(crate) backend: Option<Box<dyn NetBackend>>,
-    /// The same, if it is a user-mode network.
-    pub(crate) user: Option<SharedNet>,
+    /// The same, for whoever saves or moves the machine.
+    pub(crate) place: Place,
     /// The hold on the card's address.
     pub(crate) claim: Option<OwnedFd>,
+}
+
+/// Where a machine's card is.
+pub(crate) enum Place {
+    /// There is none.
+    Nowhere,
+    /// In a user-mode network.
+    User(SharedNet),
+    /// On a TAP interface.
+    Port(Port),
+}
+
+impl Place {
+    /// Connections that are open now, which end here.
+    pub(crate) fn flows(&self) -> Vec<FlowRef> {
+        if let Place::User(net) = self { net.flows() } else { Vec::new() }
+    }
+
+    /// Has connections of before reset; gives how many.
+    pub(crate) fn reset(&self, flows: &[FlowRef]) -> usize {
+        if let Place::User(net) = self { net.reset(flows) } else { 0 }
+    }
+
+    /// What is known here of the guest.
+    pub(crate) fn known(&self) -> Guest {
+        match self {
+            Place::Nowhere => Guest::default(),
+            Place::Port(port) => Guest { addresses: port.shown().addresses().to_vec(), ..Guest::default() },
+            Place::User(net) => {
+                let Cards { leases, neighbours } = net.lock().cards();
+                Guest { leases, neighbours, addresses: Vec::new() }
+            }
+        }
+    }
+
+    /// The guest has come from a network that knew this of it.
+    pub(crate) fn arrive(&self, known: &Guest) {
+        match self {
+            Place::Nowhere => {}
+            Place::Port(port) => port.arrive(Shown::new(&known.addresses)),
+            Place::User(net) => {
+                let Guest { leases, neighbours, .. } = known.clone();
+                net.lock().go_on_with(&Cards { leases, neighbours });
+            }
+        }
+    }
 }
 
 /// Opens the network of `spec`.
@@ -36,10 +83,11 @@ pub(crate) struct Network {
 /// `InUse` if another machine on the same bridge has the card's address; what the host answers.
 pub(crate) fn open(spec: &VmmSpec) -> Result<Network> {
     match &spec.net {
-        NetSpec::None => Ok(Network { backend: None, user: None, claim: None }),
+        NetSpec::None => Ok(Network { backend: None, place: Place::Nowhere, claim: None }),
         NetSpec::Tap { name } => {
-            let tap = open_tap(name)?;
-            Ok(Network { backend: Some(Box::new(tap)), user: None, claim: claim(name, spec)? })
+            let port = Port::open(name, spec.mac)?;
+            let claim = claim(name, spec)?;
+            Ok(Network { backend: Some(Box::new(port.clone())), place: Place::Port(port), claim })
         }
         NetSpec::User { forwards } => {
             let mut open = Vec::new();
@@ -54,7 +102,7 @@ pub(crate) fn open(spec: &VmmSpec) -> Result<Network> {
             };
             let config = UserConfig { forwards: open, seed, ..UserConfig::default() };
             let net = SharedNet::new(UserNet::new(config)?)?;
-            Ok(Network { backend: Some(Box::new(net.clone())), user: Some(net), claim: None })
+            Ok(Network { backend: Some(Box::new(net.clone())), place: Place::User(net), claim: None })
         }
     }
 }
@@ -113,6 +161,14 @@ fn bridge_of(tap: &str) -> Option<(String, String)> {
     let name = master.file_name()?.to_str()?.to_owned();
     let index = std::fs::read_to_string(class.join(&name).join("ifindex")).ok()?;
     Some((name, index.trim().to_owned()))
+}
+
+/// Holds the card's address on the bridge of its TAP interface, if it is on one.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn hold(spec: &VmmSpec) -> Result<Option<OwnedFd>> {
+    if let NetSpec::Tap { name } = &spec.net { claim(name, spec) } else { Ok(None) }
 }
 
 /// Holds the card's address on the bridge of `tap`. Without a bridge there is nobody to be taken for.

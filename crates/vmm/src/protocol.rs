@@ -115,6 +115,19 @@ pub mod method {
     pub const SNAPSHOT: &str = "snapshot.create";
     /// Saves it into its instance, then ends it as [`STOP`] does.
     pub const SUSPEND: &str = "suspend";
+    /// Sends it to another host; takes a [`Departure`](crate::migrate::Departure), and gives
+    /// [`Figures`](crate::migrate::Figures) when it runs there. Then it ends here.
+    pub const MIGRATE: &str = "migrate";
+    /// Gives the [`Figures`](crate::migrate::Figures) of its last migration.
+    pub const MIGRATE_STATUS: &str = "migrate.status";
+    /// Has a migration by post-copy whose connection was lost go on: takes `force` (the destination is given up) and
+    /// `timeout` in seconds, and gives the [`Figures`](crate::migrate::Figures).
+    pub const MIGRATE_RECOVER: &str = "migrate.recover";
+    /// Asks a migration to stay where it is.
+    pub const MIGRATE_CANCEL: &str = "migrate.cancel";
+    /// Only on the connection over which a VMM is started: receive a machine, as an
+    /// [`Arrival`](crate::migrate::Arrival) says. Its progress is a [`Listening`](crate::migrate::Listening), as JSON.
+    pub const RECEIVE: &str = "receive";
     /// Answered with the [`ExitReport`](super::ExitReport) when the machine has ended.
     pub const WAIT: &str = "wait";
     /// Gives a stream socket with the console; takes [`Attach`](super::Attach).
@@ -129,6 +142,8 @@ pub mod method {
 pub mod event {
     /// The phase may have changed; `data.phase` is the new one.
     pub const PHASE: &str = "phase";
+    /// A migration has come to another step or round; `data` is its [`Figures`](crate::migrate::Figures).
+    pub const MIGRATION: &str = "migration";
     /// The machine has ended; `data` is the [`ExitReport`](super::ExitReport).
     pub const ENDED: &str = "ended";
 }

@@ -4,12 +4,13 @@
 //! opening anything. It crosses from the launching process to the VMM as JSON; both are the same build, so `version`
 //! only guards against a binary that was replaced in between.
 
-use crate::{Error, Kind, Result, name};
+use crate::arch::{self, Arch, Engine};
+use crate::{Error, InstanceRecord, Kind, Result, name};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// Version of [`VmmSpec`].
-pub const SPEC_VERSION: u32 = 1;
+pub const SPEC_VERSION: u32 = 2;
 /// Most vCPUs: what the board's interrupt controller has contexts for.
 pub const MAX_CPUS: u32 = 64;
 /// Least memory, in bytes.
@@ -36,6 +37,26 @@ impl From<Tier> for strata_machine::Tier {
         match t {
             Tier::Interpreter => strata_machine::Tier::Interpreter,
             Tier::Translator => strata_machine::Tier::Translator,
+        }
+    }
+}
+
+/// How a machine's virtio devices are reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Virtio {
+    /// In slots at fixed addresses.
+    #[default]
+    Mmio,
+    /// As functions of a PCI bus.
+    Pci,
+}
+
+impl From<Virtio> for strata_machine::Transport {
+    fn from(v: Virtio) -> Self {
+        match v {
+            Virtio::Mmio => strata_machine::Transport::Mmio,
+            Virtio::Pci => strata_machine::Transport::Pci,
         }
     }
 }
@@ -146,6 +167,18 @@ pub struct VmmSpec {
     /// Image that it was made from, for `status`.
     #[serde(default)]
     pub image: Option<String>,
+    /// Architecture of the guest.
+    #[serde(default)]
+    pub arch: Arch,
+    /// What is to run it.
+    #[serde(default)]
+    pub engine: Engine,
+    /// The processor that its guest sees, by name; the host's own where absent. Of amd64 machines only.
+    #[serde(default)]
+    pub cpu: Option<String>,
+    /// How its virtio devices are reached.
+    #[serde(default)]
+    pub virtio: Virtio,
     /// vCPUs, 1 to [`MAX_CPUS`].
     pub cpus: u32,
     /// Memory in bytes.
@@ -185,9 +218,13 @@ pub struct VmmSpec {
     /// Whether that folder is removed at the end.
     #[serde(default)]
     pub ephemeral: bool,
-    /// The saved set to go on from, in that folder; it is used up by the start. Absent, it is power-on.
+    /// The saved set to go on from, in that folder. Absent, it is power-on.
     #[serde(default)]
     pub restore: Option<PathBuf>,
+    /// What the instance's record says from the first instruction on, where that is something else: what it goes on from
+    /// is used up by its start, and one that fails to start stays what it was.
+    #[serde(default)]
+    pub becomes: Option<Box<InstanceRecord>>,
     /// Whether it is a copy then, or has gone back in time, and is told so.
     #[serde(default)]
     pub renewed: bool,
@@ -212,6 +249,10 @@ impl VmmSpec {
             mac: name::mac_for(&name, 0),
             name,
             image: None,
+            arch: Arch::default(),
+            engine: Engine::default(),
+            cpu: None,
+            virtio: Virtio::default(),
             cpus: 1,
             memory: 512 << 20,
             deterministic: None,
@@ -227,6 +268,7 @@ impl VmmSpec {
             instance_dir: None,
             ephemeral: false,
             restore: None,
+            becomes: None,
             renewed: false,
             advance: false,
             share_mac: false,
@@ -278,6 +320,20 @@ impl VmmSpec {
             ));
         }
         check_memory(self.memory, host)?;
+        arch::check(self.arch, self.engine, self.cpu.as_deref())?;
+        if self.arch == Arch::Amd64 {
+            let soft_only = [
+                (self.tier.is_some(), "--tier chooses how the software engine runs code"),
+                (self.deterministic.is_some(), "--deterministic runs are the software engine's"),
+                (
+                    self.firmware.is_some(),
+                    "--firmware is for RISC-V; an amd64 machine begins with its kernel",
+                ),
+            ];
+            if let Some((_, what)) = soft_only.into_iter().find(|(wanted, _)| *wanted) {
+                return config(format!("{what}: leave it out, or use --arch riscv64."));
+            }
+        }
         if let Some(tier) = self.tier {
             strata_machine::Tier::from(tier).check().map_err(strata_machine::BuildError::from)?;
         }
@@ -388,6 +444,19 @@ mod tests {
         assert_eq!(kind(|s| s.tier = Some(Tier::Interpreter)), None);
         let refused = strata_machine::Tier::Translator.check().is_err().then_some(Kind::Host);
         assert_eq!(kind(|s| s.tier = Some(Tier::Translator)), refused);
+        assert_eq!(kind(|s| s.engine = Engine::Kvm), Some(Kind::Config));
+        assert_eq!(kind(|s| s.cpu = Some("x86-64-v2".into())), Some(Kind::Config));
+        assert_eq!(kind(|s| s.arch = Arch::Amd64), None);
+        let amd64 = |change: &dyn Fn(&mut VmmSpec)| {
+            kind(|s| {
+                s.arch = Arch::Amd64;
+                change(s);
+            })
+        };
+        assert_eq!(amd64(&|s| s.tier = Some(Tier::Interpreter)), Some(Kind::Config));
+        assert_eq!(amd64(&|s| s.deterministic = Some(1)), Some(Kind::Config));
+        assert_eq!(amd64(&|s| s.firmware = Some("/f".into())), Some(Kind::Config));
+        assert_eq!(amd64(&|s| s.engine = Engine::Soft), Some(Kind::Config));
         assert_eq!(kind(|s| s.kernel = None), Some(Kind::Config));
         assert_eq!(kind(|s| s.console = ConsoleSpec::Primary), Some(Kind::Config));
         assert_eq!(kind(|s| s.cmdline = "a\nb".into()), Some(Kind::Config));

@@ -94,13 +94,14 @@ fn kernel(dir: &Path) -> PathBuf {
 /// In a child this is the VMM.
 #[test]
 fn child_entry() {
-    if let Ok(work) = std::env::var("STRATA_TEST_WORK") {
-        store_work(&work);
-        std::process::exit(0);
-    }
+    // First: the machine of a worker has the worker's environment too.
     if std::env::var_os("STRATA_TEST_VMM").is_some() {
         // An `ExitCode` has no way out but `main`'s; the parent looks at the report.
         let _ = strata_vmm::child_main();
+        std::process::exit(0);
+    }
+    if let Ok(work) = std::env::var("STRATA_TEST_WORK") {
+        store_work(&work);
         std::process::exit(0);
     }
 }
@@ -124,6 +125,10 @@ fn new(dir: &Path, name: Option<&str>) -> NewInstance {
         disk_size: Some(8 << 20),
         deterministic: None,
         tier: None,
+        arch: Default::default(),
+        engine: Default::default(),
+        cpu: None,
+        virtio: Default::default(),
         cpus: 2,
         memory: 32 << 20,
         cmdline: String::new(),
@@ -228,11 +233,23 @@ fn sector(instance: &strata_vmm::Instance, write: Option<u8>) -> u8 {
 
 /// Lets an instance run, from where it is, until `then` has been done to it; its console answers.
 fn run(dir: &Path, store: &Store, name: &str, then: impl FnOnce(&mut Client, &mut UnixStream)) {
-    let instance = store.take(name).unwrap();
+    run_from(dir, store.take(name).unwrap(), then);
+}
+
+/// Has an instance run, from where it is; gives its client and its console.
+fn up_from(dir: &Path, instance: strata_vmm::Instance) -> (Client, UnixStream) {
     let run = launcher(dir).launch(&instance.spec(), Some(instance.lock())).unwrap();
-    drop((instance, run.client));
-    let mut c = Client::connect_in(&Runtime::at(dir.join("strata")).unwrap(), name).unwrap();
-    let mut console = UnixStream::from(c.attach_console().unwrap());
+    let name = instance.record().name.clone();
+    instance.keep();
+    drop(run.client);
+    let mut c = Client::connect_in(&Runtime::at(dir.join("strata")).unwrap(), &name).unwrap();
+    let console = UnixStream::from(c.attach_console().unwrap());
+    (c, console)
+}
+
+/// As [`run`], with one that may be about to go back.
+fn run_from(dir: &Path, instance: strata_vmm::Instance, then: impl FnOnce(&mut Client, &mut UnixStream)) {
+    let (mut c, mut console) = up_from(dir, instance);
     console.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     console.write_all(b"z").unwrap();
     let mut seen = [0];
@@ -277,8 +294,7 @@ fn snapshots_hold_the_disk_of_their_moment() {
         let mut web = take("web");
         web.go_back(tag).unwrap();
         assert_eq!(sector(&web, None), byte, "{tag}");
-        drop(web);
-        run("web", None);
+        run_from(dir.path(), web, |_, _| ());
     }
     // A clone's disk is its own, and needs nothing of its source's folder.
     store.clone_from("web", "two", "other", None).unwrap().keep();
@@ -287,7 +303,11 @@ fn snapshots_hold_the_disk_of_their_moment() {
     store.verify("web", "one", true).unwrap();
     take("web").delete().unwrap();
     assert_eq!(sector(&take("other"), None), 2);
-    run("other", Some("three"));
+    // Its first snapshot has only what it has written since, and stands on layers of its own.
+    run_from(dir.path(), take("other"), |c, _| assert_eq!(c.snapshot("three", false).unwrap().below, 1));
+    store.verify("other", "three", true).unwrap();
+    let left = listing(&dir.path().join("home/instances/other"));
+    assert!(!left.iter().any(|(path, _)| path.display().to_string().contains("saved-")), "{left:?}");
     let mut layers: Vec<_> = fs::read_dir(dir.path().join("home/instances/other"))
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())
@@ -298,6 +318,21 @@ fn snapshots_hold_the_disk_of_their_moment() {
     drop(take("other"));
     layers.retain(|l| dir.path().join("home/instances/other").join(l).exists());
     assert_eq!(layers.len(), 4, "those under its own stay");
+}
+
+/// What is in a folder of instances, with the sizes of files.
+fn listing(dir: &Path) -> Vec<(PathBuf, u64)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let (path, meta) = entry.map(|e| (e.path(), e.metadata().unwrap())).unwrap();
+        if meta.is_dir() {
+            all.extend(listing(&path));
+        } else {
+            all.push((path, meta.len()));
+        }
+    }
+    all.sort();
+    all
 }
 
 /// How many layers of memory a snapshot of `web` has.
@@ -319,17 +354,9 @@ fn type_and_hear(console: &mut UnixStream, byte: u8) {
 #[test]
 fn snapshots_stand_on_each_other_and_any_may_go() {
     let dir = tempfile::tempdir().unwrap();
-    let runtime = Runtime::at(dir.path().join("strata")).unwrap();
     let store = Store::at(&dir.path().join("home")).unwrap();
     store.create(new(dir.path(), Some("web"))).unwrap().keep();
-    let up = || {
-        let instance = store.take("web").unwrap();
-        let run = launcher(dir.path()).launch(&instance.spec(), Some(instance.lock())).unwrap();
-        drop((instance, run.client));
-        let mut c = Client::connect_in(&runtime, "web").unwrap();
-        let console = UnixStream::from(c.attach_console().unwrap());
-        (c, console)
-    };
+    let up = || up_from(dir.path(), store.take("web").unwrap());
     sector(&store.take("web").unwrap(), Some(7));
     let (mut c, mut console) = up();
     for n in 0..7 {
@@ -367,7 +394,11 @@ fn snapshots_stand_on_each_other_and_any_may_go() {
     );
     assert_eq!(layers(&store, "s1"), 2);
     type_and_hear(&mut console, b'z');
+    // The one that it comes from goes, and what it comes from then is the one before.
+    c.snapshot("gone", false).unwrap();
+    store.delete_snapshot("web", "gone").unwrap();
     c.snapshot("s9", false).unwrap();
+    assert_eq!(parent("s9").as_deref(), Some("s8"));
     // The lowest: all others keep its layer.
     store.delete_snapshot("web", "s0").unwrap();
     for tag in ["s1", "s3", "s5", "s6", "s7", "s8", "s9"] {
@@ -377,9 +408,10 @@ fn snapshots_stand_on_each_other_and_any_may_go() {
     assert_eq!(sector(&store.take("web").unwrap(), None), 7);
     // Every one of them goes on, and is stood on by what comes next.
     for tag in ["s1", "s5", "s9"] {
-        store.take("web").unwrap().go_back(tag).unwrap();
-        assert_eq!(sector(&store.take("web").unwrap(), None), 7);
-        let (mut c, mut console) = up();
+        let mut web = store.take("web").unwrap();
+        web.go_back(tag).unwrap();
+        assert_eq!(sector(&web, None), 7);
+        let (mut c, mut console) = up_from(dir.path(), web);
         type_and_hear(&mut console, b'y');
         let below = c.snapshot(&format!("after-{tag}"), false).unwrap().below;
         assert_eq!(below, layers(&store, tag), "on {tag}");
@@ -397,9 +429,23 @@ fn store_work(work: &str) {
     let store = Store::at(Path::new(parts[0])).unwrap();
     let done = match parts[1] {
         "delete" => store.delete_snapshot("web", parts[2]),
-        _ => store.take("web").and_then(|mut web| web.go_back(parts[2])),
+        _ => store.take("web").and_then(|mut web| {
+            web.go_back(parts[2])?;
+            let dir = Path::new(parts[0]).parent().unwrap();
+            launcher(dir).launch(&web.spec(), Some(web.lock()))?;
+            web.keep();
+            Ok(())
+        }),
     };
     println!("{done:?}");
+}
+
+/// Waits until nobody has the instance.
+fn idle(store: &Store) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while store.list().unwrap()[0].in_use && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Kills machines and commands at moments all over a save, a delete with its merges, and a way back. `STRATA_KILLS` asks for
@@ -462,10 +508,7 @@ fn whoever_saves_deletes_or_restores_may_be_killed() {
             let (taken, _) = asked.join().unwrap();
             done[what] += taken.len().max(what);
             acknowledged.extend(taken);
-            let until = Instant::now() + Duration::from_secs(20);
-            while store.list().unwrap()[0].in_use && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            idle(&store);
         } else {
             let tag = &all[random(all.len() as u64) as usize];
             let work = format!("{}|{}|{tag}", home.display(), ["", "", "delete", "restore"][what]);
@@ -476,12 +519,16 @@ fn whoever_saves_deletes_or_restores_may_be_killed() {
             // It may have ended by itself.
             let _ = child.kill();
             done[what] += usize::from(child.wait().unwrap().success());
+            // So may the machine that it was starting, which may not have its name yet.
+            while store.list().unwrap()[0].in_use {
+                let _ = runtime.kill("web");
+            }
             if what == 2 {
                 acknowledged.retain(|t| t != tag);
             }
         }
         // Whole under its name, or not there; what was acknowledged is there, and the disk is what it was.
-        let web = store.take("web").unwrap();
+        let web = store.take("web").unwrap_or_else(|e| panic!("round {round}, {what}: {e}"));
         assert_eq!(sector(&web, None), 7);
         drop(web);
         let now = tags(&store);

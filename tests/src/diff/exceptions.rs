@@ -95,6 +95,14 @@ pub const EXCEPTIONS: &[Exception] = &[
         },
     },
     Exception {
+        why: "of an access over the end of the address space both parts fault; ours tells of the first, QEMU of the second",
+        covers: |slot, w, q, o| {
+            let (theirs, ours) = (cause(slot, q), cause(slot, o));
+            let wraps = ours.1 > u64::MAX - 7 && theirs == (ours.0, 0) && matches!(ours.0, 5 | 7);
+            wraps && matches!(w, word::MTVAL | word::STVAL)
+        },
+    },
+    Exception {
         why: "CBIE = 2 is reserved and becomes 0, and CDE belongs to an extension that neither has; QEMU keeps both",
         covers: |slot, w, q, o| {
             let legal = |v: u64| v & !(1 << 60) & if v & 0x30 == 0x20 { !0x30 } else { !0 };

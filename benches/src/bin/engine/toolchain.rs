@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use strata_e2e::tools::find;
+use strata_image::Cpio;
 
 const CROSS: &str = "riscv64-linux-gnu-gcc";
 const PACKAGES: [&str; 4] = ["gcc", "gcc-riscv64-linux-gnu", "libc6-dev-riscv64-cross", "qemu-system-misc"];
@@ -85,27 +86,11 @@ fn compile(gcc: &Path, out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An archive with a console and an `/init`: Linux Documentation/driver-api/early-userspace/buffer-format.rst.
+/// An archive with a console and an `/init`.
 fn archive(init: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut entry = |name: &str, mode: u32, device: [u32; 2], data: &[u8]| {
-        let (len, name_len) = (data.len() as u32, name.len() as u32 + 1);
-        let inode = out.len() as u32;
-        out.extend_from_slice(b"070701");
-        for f in [inode, mode, 0, 0, 1, 0, len, 0, 0, device[0], device[1], name_len, 0] {
-            out.extend_from_slice(format!("{f:08x}").as_bytes());
-        }
-        out.extend_from_slice(name.as_bytes());
-        out.push(0);
-        out.resize(out.len().next_multiple_of(4), 0);
-        out.extend_from_slice(data);
-        out.resize(out.len().next_multiple_of(4), 0);
-    };
-    entry("dev", 0o040_755, [0, 0], &[]);
-    entry("dev/console", 0o020_600, [5, 1], &[]);
-    entry("init", 0o100_755, [0, 0], init);
-    entry("TRAILER!!!", 0, [0, 0], &[]);
-    out
+    let mut all = Cpio::new();
+    all.device("dev/console", 5, 1).file("init", 0o755, init);
+    all.finish()
 }
 
 #[cfg(test)]

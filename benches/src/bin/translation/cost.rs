@@ -63,7 +63,10 @@ pub fn boot(dir: &Path, prompt: &str) -> Result<()> {
     };
     let record: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.join("image.json"))?)?;
     let spec = MachineSpec {
+        board: strata_machine::Board::RiscvVirt,
         harts: 1,
+        processor: None,
+        transport: Default::default(),
         memory: 512 << 20,
         cmdline: record["cmdline"].as_str().unwrap_or_default().to_owned(),
         deterministic: false,

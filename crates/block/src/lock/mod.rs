@@ -157,6 +157,37 @@ pub fn lock_shared(file: &File, disk: &Path, owner: &Owner) -> Result<FileLock, 
     }
 }
 
+/// Who has a disk by the record beside it, and at which epoch; none if there is no record.
+///
+/// # Errors
+/// It cannot be read, or is no record.
+pub fn recorded(disk: &Path) -> io::Result<Option<(u64, Owner)>> {
+    let record = Record::read(&Record::path_of(&disk.canonicalize()?))?;
+    Ok(record.map(|r| (r.epoch, r.owner)))
+}
+
+/// Takes back a disk that was handed to another host, which has promised never to use it, and lets go of it again: from then
+/// on it is opened like one whose owner on this host has died. Harmless on one that nobody has.
+///
+/// # Errors
+/// `InUse` if somebody has it open after all; what the host answers.
+pub fn reclaim(disk: &Path, owner: &Owner) -> Result<(), DiskError> {
+    let fail = |e| DiskError::from_io(disk, "read the lock record of", e);
+    let Some((epoch, _)) = recorded(disk).map_err(fail)? else { return Ok(()) };
+    let file = crate::open::open_file(disk, false)?;
+    // Not confirmed, it leaves its record: what the last owner has not finished is still to be looked after.
+    Lease::take(&file, disk, owner, Some(epoch.saturating_add(1)), Recording::Now).map(drop)
+}
+
+/// When the record of an owner is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recording {
+    /// Before [`Lease::take`] returns.
+    Now,
+    /// By [`Lease::record`], which is called before the disk is used: it waits for the host's disk.
+    Later,
+}
+
 /// The right to write a disk: the exclusive lock and the record with our epoch.
 #[derive(Debug)]
 pub struct Lease {
@@ -178,7 +209,13 @@ impl Lease {
     /// # Errors
     /// `InUse` if it is locked, or if the record names an owner on another host; `Superseded` if `epoch` is lower
     /// than the recorded one; `Corrupt` for a record that cannot be read.
-    pub fn take(file: &File, disk: &Path, owner: &Owner, epoch: Option<u64>) -> Result<Lease, DiskError> {
+    pub fn take(
+        file: &File,
+        disk: &Path,
+        owner: &Owner,
+        epoch: Option<u64>,
+        recording: Recording,
+    ) -> Result<Lease, DiskError> {
         let lock = FileLock::take(file, disk, Access::Exclusive)?;
         let fail = |e| DiskError::from_io(disk, "lock", e);
         let meta = file.metadata().map_err(fail)?;
@@ -203,12 +240,15 @@ impl Lease {
                 "it is not a regular file, so only a lock protects it, and no record of its owner".into(),
             );
         }
-        lease.settle(epoch)?;
+        lease.compare(epoch)?;
+        if recording == Recording::Now {
+            lease.record()?;
+        }
         Ok(lease)
     }
 
-    /// Compares with the record that is there, then writes ours.
-    fn settle(&mut self, epoch: Option<u64>) -> Result<(), DiskError> {
+    /// Compares with the record that is there.
+    fn compare(&mut self, epoch: Option<u64>) -> Result<(), DiskError> {
         let Some(at) = self.record_at.clone() else { return Ok(()) };
         match Record::read(&at) {
             Ok(None) => {}
@@ -216,7 +256,6 @@ impl Lease {
                 self.notes
                     .push("its name is too long for a record beside it, so only a lock protects it".into());
                 self.record_at = None;
-                return Ok(());
             }
             Ok(Some(old)) => self.succeed(old, epoch, &at)?,
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
@@ -230,6 +269,15 @@ impl Lease {
                 });
             }
         }
+        Ok(())
+    }
+
+    /// Writes our record, durably. To be called once, before the disk is written to.
+    ///
+    /// # Errors
+    /// What the host answers; that its folder cannot be written is none, but a note.
+    pub fn record(&mut self) -> Result<(), DiskError> {
+        let Some(at) = self.record_at.clone() else { return Ok(()) };
         match self.mine.write(&at) {
             Ok(()) => Ok(()),
             Err(e)

@@ -51,6 +51,41 @@ fn one_writer_many_readers() {
 }
 
 #[test]
+fn a_record_that_is_left_for_later_is_written_when_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = new_disk(dir.path());
+    let later = || {
+        let raw = OpenOptions { format: Some(Format::Raw), ..OpenOptions::new(&path, "web-1") };
+        open(OpenOptions { recording: Recording::Later, ..raw }).unwrap()
+    };
+    let mut writer = later();
+    assert!(!Record::path_of(&path).exists());
+    assert_eq!(opened(&path, "web-2").unwrap_err().kind(), DiskErrorKind::InUse, "the lock is there at once");
+    writer.settle_in().unwrap();
+    let text = opened(&path, "web-2").unwrap_err().to_string();
+    assert!(text.contains("instance 'web-1' on host"), "{text}");
+    drop(writer);
+    assert!(!Record::path_of(&path).exists());
+    // Whoever was not asked writes it before anything is made durable, and one that is not used leaves none.
+    let mut writer = later();
+    put(&mut writer, 0, b"x").unwrap();
+    writer.flush().unwrap();
+    assert!(Record::path_of(&path).exists());
+    drop((writer, later));
+    assert!(!Record::path_of(&path).exists());
+    // What a dead owner has left stays until then.
+    Record { epoch: 4, owner: Owner { pid: 1, ..Owner::this_process("dead") } }
+        .write(&Record::path_of(&path))
+        .unwrap();
+    let raw = OpenOptions { format: Some(Format::Raw), ..OpenOptions::new(&path, "web-1") };
+    let mut writer = open(OpenOptions { recording: Recording::Later, ..raw }).unwrap();
+    let recorded = || Record::read(&Record::path_of(&path)).unwrap().unwrap();
+    assert_eq!((writer.epoch(), recorded().epoch), (Some(5), 4));
+    writer.settle_in().unwrap();
+    assert_eq!((recorded().epoch, recorded().owner.instance.as_str()), (5, "web-1"));
+}
+
+#[test]
 fn a_link_leads_to_the_same_record() {
     let dir = tempfile::tempdir().unwrap();
     let path = new_disk(dir.path());
@@ -216,6 +251,24 @@ fn a_dead_owners_record_outlives_a_refused_takeover() {
     // Opened as what it is not: refused, and the next one must still learn that the disk was not closed.
     open(OpenOptions { format: Some(Format::Qcow2), ..OpenOptions::new(&path, "p") }).unwrap_err();
     assert_eq!(opened(&path, "p").unwrap().epoch(), Some(3));
+}
+
+#[test]
+fn a_disk_that_was_handed_to_another_host_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = new_disk(dir.path());
+    let ours = Owner::this_process("web");
+    reclaim(&path, &ours).unwrap();
+    assert_eq!(recorded(&path).unwrap(), None, "nobody had it");
+    let far = Owner { host_key: "far".into(), boot: "far".into(), ..ours.clone() };
+    let mut disk = opened(&path, "web").unwrap();
+    assert_eq!(disk.hand_over(&far).unwrap(), 2);
+    assert_eq!(recorded(&path).unwrap(), Some((2, far)));
+    assert_eq!(reclaim(&path, &ours).unwrap_err().kind(), DiskErrorKind::InUse, "it is open yet");
+    drop(disk);
+    assert_eq!(opened(&path, "web").unwrap_err().kind(), DiskErrorKind::InUse, "it is another host's");
+    reclaim(&path, &ours).unwrap();
+    assert_eq!(opened(&path, "web").unwrap().epoch(), Some(4));
 }
 
 #[test]

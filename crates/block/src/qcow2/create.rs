@@ -1,7 +1,7 @@
 //! New qcow2 images: empty ones, and writable layers over a read-only file.
 //!
-//! A new image is durable, with its directory entry, before the call returns; if anything fails, no file is
-//! left. An existing file is never overwritten. 64 KiB clusters, 16-bit refcounts, version 3: QEMU's defaults.
+//! A new image is durable, with its directory entry, before the call returns, unless the caller sees to that; if
+//! anything fails, no file is left. An existing file is never overwritten. 64 KiB clusters, 16-bit refcounts, version 3: QEMU's defaults.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -22,7 +22,7 @@ const MAX_SIZE: u64 = 1 << 50;
 /// # Errors
 /// `Unsupported` if `path` exists, `TooSmall` for an impossible size, `NoSpace`, `Permission`, `Io`.
 pub fn create_image(path: &Path, size: u64) -> Result<(), DiskError> {
-    create(path, size, None)
+    create(path, size, None, true)
 }
 
 /// Makes a writable layer at `path` over `backing`, which must never change from now on. `size` is the size of
@@ -39,6 +39,25 @@ pub fn create_overlay(
     format: Format,
     size: Option<u64>,
 ) -> Result<(), DiskError> {
+    overlay(path, backing, format, size, true)
+}
+
+/// As [`create_overlay`], of the backing file's size; it is not durable yet when the call returns. That waits for
+/// the host's disk, and is left to [`OpenDisk::settle_in`](crate::OpenDisk::settle_in) or to the caller.
+///
+/// # Errors
+/// As [`create_overlay`].
+pub fn lay_over(path: &Path, backing: &Path, format: Format) -> Result<(), DiskError> {
+    overlay(path, backing, format, None, false)
+}
+
+fn overlay(
+    path: &Path,
+    backing: &Path,
+    format: Format,
+    size: Option<u64>,
+    durable: bool,
+) -> Result<(), DiskError> {
     let below = disk_size(backing, format)?;
     let size = size.unwrap_or(below);
     if size < below {
@@ -49,7 +68,7 @@ pub fn create_overlay(
         });
     }
     let name = header_name(path, backing)?;
-    create(path, size, Some((name, format)))
+    create(path, size, Some((name, format)), durable)
 }
 
 /// Size of the disk in `path`, rounded up to whole sectors.
@@ -83,7 +102,7 @@ fn header_name(path: &Path, backing: &Path) -> Result<String, DiskError> {
     })
 }
 
-fn create(path: &Path, size: u64, backing: Option<(String, Format)>) -> Result<(), DiskError> {
+fn create(path: &Path, size: u64, backing: Option<(String, Format)>, durable: bool) -> Result<(), DiskError> {
     if size == 0 || !size.is_multiple_of(SECTOR) || size > MAX_SIZE {
         return Err(DiskError::TooSmall {
             path: path.to_path_buf(),
@@ -102,9 +121,9 @@ fn create(path: &Path, size: u64, backing: Option<(String, Format)>) -> Result<(
         _ => DiskError::from_io(path, "create", e),
     };
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(fail)?;
-    let made = format_file(&file, size, backing).and_then(|()| {
-        file.sync_all()?;
-        File::open(directory(path))?.sync_all()
+    let made = format_file(&file, size, backing).and_then(|()| match durable {
+        true => file.sync_all().and_then(|()| File::open(directory(path))?.sync_all()),
+        false => Ok(()),
     });
     made.map_err(|e| {
         // The error that matters is the first one; what cannot be removed stays, named in that error.

@@ -72,13 +72,19 @@ fn copy(upper: &[PathBuf], below: &[(PathBuf, Format)], to: &Path) -> Result<(),
 
 /// A cluster of the guest's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Cluster {
-    at: u64,
-    len: u64,
+pub struct Cluster {
+    /// Where it begins, in bytes.
+    pub at: u64,
+    /// Its length in bytes; the last one may end behind the disk's end.
+    pub len: u64,
 }
 
-/// The clusters that any of the layers has, in order.
-fn held(layers: &[PathBuf]) -> Result<Vec<Cluster>, DiskError> {
+/// The clusters that any of these qcow2 layers has, in order: where the disk may differ from what is under them. One that is
+/// being written must have been flushed, and not be written meanwhile.
+///
+/// # Errors
+/// A [`DiskError`] of any kind.
+pub fn held(layers: &[PathBuf]) -> Result<Vec<Cluster>, DiskError> {
     let mut all = Vec::new();
     for path in layers {
         let (file, header) = header_of(path)?;

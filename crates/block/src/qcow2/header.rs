@@ -48,11 +48,16 @@ pub(crate) struct Header {
     pub(crate) backing_format: Option<String>,
 }
 
+/// The smallest cluster, in bytes: any header tells within it how large its own are.
+const SHORTEST: u64 = 512;
+
 impl Header {
     /// Reads and checks the header of `file`, which is `len` bytes long. `path` is for messages.
     pub(crate) fn read(file: &File, len: u64, path: &Path) -> Result<Header, DiskError> {
-        let head = read_up_to(file, 0, 2 << 20, len).map_err(|e| DiskError::from_io(path, "read", e))?;
-        Header::parse(&head, len, path)
+        let read = |want| read_up_to(file, 0, want, len).map_err(|e| DiskError::from_io(path, "read", e));
+        // No more than the one cluster that it is in: every disk of every restore comes by here, layer by layer.
+        let bits = be32(&read(SHORTEST)?, 20).filter(|bits| (9..=21).contains(bits));
+        Header::parse(&read(bits.map_or(SHORTEST, |bits| 1 << bits))?, len, path)
     }
 
     /// Checks the file's first bytes (up to one cluster of the largest size).

@@ -49,8 +49,8 @@ use vm_memory::VolatileSlice;
 
 pub(crate) use chain::resolve;
 pub use chain::{Chain, Layer};
-pub use create::{create_image, create_overlay};
-pub use fold::fold_layers;
+pub use create::{create_image, create_overlay, lay_over};
+pub use fold::{Cluster, fold_layers, held};
 
 use crate::vectors::{total, within, writable};
 use crate::{Disk, DiskError, Format};

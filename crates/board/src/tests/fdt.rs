@@ -1,3 +1,4 @@
+use crate::Transport;
 use crate::dtb::Tree;
 use crate::fdt::*;
 use crate::fuzz::fuzz_fdt;
@@ -14,6 +15,7 @@ pub(super) fn spec() -> FdtSpec {
         mmu_type: "riscv,sv48".into(),
         cbom_block: Some(64),
         cboz_block: Some(64),
+        transport: Transport::Mmio,
         ram_len: 128 << 20,
         bootargs: "console=ttyS0".into(),
         initrd: Some((0x8400_0000, 0x8400_1000)),
@@ -37,6 +39,23 @@ fn what_is_asked_for_is_in_the_tree() {
     assert_eq!(tree.by_handle(core[0]), Some("/cpus/cpu@1"));
     let console = tree.text("/aliases", "serial0").unwrap();
     assert!(tree.nodes.contains_key(console));
+}
+
+#[test]
+fn virtio_is_in_slots_or_on_a_pci_bus() {
+    let mmio = Tree::read(&build(&spec()).unwrap()).unwrap();
+    let pci = Tree::read(&build(&FdtSpec { transport: Transport::Pci, ..spec() }).unwrap()).unwrap();
+    let slots = |t: &Tree| t.nodes.keys().filter(|n| n.starts_with("/soc/virtio_mmio@")).count();
+    let bus = "/soc/pci@30000000";
+    assert_eq!((slots(&mmio), mmio.nodes.contains_key(bus)), (8, false));
+    assert_eq!((slots(&pci), pci.text(bus, "device_type")), (0, Some("pci")));
+    assert_eq!(pci.cells(bus, "reg"), Some(vec![0, 0x3000_0000, 0, 0x1000_0000]));
+    let window = [0x0200_0000, 0, 0x4000_0000, 0, 0x4000_0000, 0, 0x4000_0000];
+    assert_eq!(pci.cells(bus, "ranges"), Some(window.to_vec()));
+    // Device 3, pin A and pin B.
+    let map = pci.cells(bus, "interrupt-map").unwrap();
+    let row = |device: u32, pin: u32| map.chunks(6).find(|r| (r[0], r[3]) == (device << 11, pin)).unwrap()[5];
+    assert_eq!((map.len(), row(3, 1), row(3, 2), row(0, 4)), (96, 35, 32, 35));
 }
 
 #[test]

@@ -94,6 +94,27 @@ fn our_tree_is_qemus_but_for_what_is_listed() {
 }
 
 #[test]
+fn our_pci_bus_is_qemus_but_for_its_ports_and_its_addresses_above_4_gib() {
+    let Some(theirs) = qemu() else { return };
+    let spec = crate::fdt::FdtSpec { transport: crate::Transport::Pci, ..spec() };
+    let ours = Tree::read(&crate::fdt::build(&spec).unwrap()).unwrap();
+    let bus = "/soc/pci@30000000";
+    let map = |t: &Tree| {
+        let cells = t.cells(bus, "interrupt-map").unwrap();
+        let row = |r: &[u32]| (r[..4].to_vec(), t.by_handle(r[4]).map(str::to_owned), r[5]);
+        let mut rows: Vec<_> = cells.chunks(6).map(row).collect();
+        rows.sort();
+        rows
+    };
+    assert_eq!(map(&ours), map(&theirs));
+    for name in ours.nodes[bus].keys().filter(|p| !["interrupt-map", "ranges"].contains(&p.as_str())) {
+        assert_eq!(meaning(&ours, bus, name), meaning(&theirs, bus, name), "{name}");
+    }
+    let ours = ours.cells(bus, "ranges").unwrap();
+    assert!(theirs.cells(bus, "ranges").unwrap().chunks(7).any(|range| range == ours));
+}
+
+#[test]
 fn room_is_kept_where_qemu_has_its_devices() {
     let Some(theirs) = qemu() else { return };
     let rooms = [

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  bus ─► Shared<VirtioMmio<D>> ─┐                       D: one kind of device: features, config space, own state
-//!                                ├─► Shared<Virtio<D>> = D + Core
+//!      or Shared<VirtioPci<D>>  ─┼─► Shared<Virtio<D>> = D + Core
 //!  worker (backend) ─────────────┘                       Core: VirtioState + wiring (RAM, interrupt, doorbell)
 //! ```
 //! The worker takes a chain under the lock, does the request's I/O **without** it, and completes under the lock
@@ -15,13 +15,14 @@
 //! DEVICE_NEEDS_RESET: every queue stops until the driver resets.
 //!
 //! Invariants: a queue is served only while [`Core::live`]; every chain that is taken is completed, put back, or
-//! stale; completions that cannot be written yet are part of the state; the interrupt wire is high iff `isr ≠ 0`.
+//! stale; completions that cannot be written yet are part of the state; the interrupt wire is high iff `isr ≠ 0`
+//! (a cause that went by a message is not in `isr`).
 
 use super::device::{Completion, Device, QueueSpec, VirtioState, feature, isr, status};
 use super::doorbell::Doorbell;
 use super::virtqueue::{Nonsense, Popped, QueueState, RingFeatures};
 use std::io;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use strata_engine::IrqLine;
 use strata_memory::{GuestRam, VolatileSlice};
 use strata_state::{StateError, Stateful};
@@ -29,13 +30,39 @@ use strata_state::{StateError, Stateful};
 /// Warnings about one device's driver that reach the log; a guest must not be able to fill the host's disk.
 const MAX_WARNINGS: u32 = 16;
 
+/// Why a device interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The used ring of this queue moved.
+    Used(u16),
+    /// The config space or the status changed.
+    Config,
+}
+
+impl Cause {
+    fn bit(self) -> u8 {
+        match self {
+            Cause::Used(_) => isr::USED,
+            Cause::Config => isr::CONFIG,
+        }
+    }
+}
+
+/// A transport that can interrupt by messages, with one for each cause. Called with the device locked.
+pub trait Messages: Send + Sync {
+    /// Takes `cause`, if messages are on: it is not put into the interrupt status register then.
+    fn take(&self, cause: Cause) -> bool;
+}
+
 /// What a device is wired to.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Wiring {
     /// The machine's memory.
     pub ram: GuestRam,
     /// Its interrupt.
     pub irq: IrqLine,
+    /// Its interrupts by message, where there are some.
+    pub messages: Option<Arc<dyn Messages>>,
 }
 
 /// Names a chain that was taken, until it is completed.
@@ -54,6 +81,7 @@ pub struct Core {
     offered: u64,
     ram: GuestRam,
     irq: IrqLine,
+    messages: Option<Arc<dyn Messages>>,
     doorbell: Doorbell,
     /// Host side only, one a queue: changes whenever chains taken from it before become stale.
     epochs: Vec<u64>,
@@ -69,6 +97,7 @@ impl Core {
             offered: feature::COMMON | device.features(),
             ram: wiring.ram,
             irq: wiring.irq,
+            messages: wiring.messages,
             doorbell: Doorbell::new()?,
             epochs: vec![0; D::QUEUES.len()],
             warnings: 0,
@@ -175,7 +204,8 @@ impl Core {
             }
             match queue.publish(&self.ram, features, mine) {
                 Ok(None) => continue,
-                Ok(Some(interrupt)) => self.s.isr |= if interrupt { isr::USED } else { 0 },
+                Ok(Some(true)) => self.interrupt(Cause::Used(q)),
+                Ok(Some(false)) => {}
                 Err(e) => self.fail(&e),
             }
             self.s.undelivered.retain(|c| c.queue != q);
@@ -205,9 +235,16 @@ impl Core {
     pub fn config_changed(&mut self) {
         self.s.config_generation = self.s.config_generation.wrapping_add(1);
         if self.s.status & status::DRIVER_OK != 0 {
-            self.s.isr |= isr::CONFIG;
+            self.interrupt(Cause::Config);
         }
         self.settle();
+    }
+
+    /// Notes `cause`, or tells it at once where messages are on.
+    fn interrupt(&mut self, cause: Cause) {
+        if !self.messages.as_ref().is_some_and(|m| m.take(cause)) {
+            self.s.isr |= cause.bit();
+        }
     }
 
     /// The selected queue.
@@ -301,6 +338,11 @@ impl<D: Device> Virtio<D> {
         }
     }
 
+    /// Bytes of the config space.
+    pub(super) fn config_len(&self) -> u64 {
+        self.device.config().len() as u64
+    }
+
     /// Reads `size` bytes of the config space; what lies behind its end is 0.
     pub(super) fn read_config(&self, offset: u64, size: u8) -> u64 {
         let config = self.device.config();
@@ -329,6 +371,7 @@ impl<D: Device> Stateful for Virtio<D> {
 
     fn set_state(&mut self, state: D::State) {
         self.core.s = self.device.unpack(state);
+        self.core.s.widen(D::QUEUES);
         self.core.epochs.iter_mut().for_each(|e| *e += 1);
         // Chains that were waiting when the state was saved bring no notification of their own.
         self.core.doorbell.ring();

@@ -96,6 +96,8 @@ pub trait Device: Send + 'static {
     const NAME: &'static str;
     /// Its queues.
     const QUEUES: &'static [QueueSpec];
+    /// How many of them devices of older builds had: their states still load, and the others are as after a reset.
+    const QUEUES_ONCE: usize = Self::QUEUES.len();
     /// Features offered beside [`feature::COMMON`].
     fn features(&self) -> u64;
     /// The config space as the driver reads it; writes to it are ignored.
@@ -130,6 +132,11 @@ impl VirtioState {
         }
     }
 
+    /// A state of an older build: its device had fewer queues.
+    pub(super) fn widen(&mut self, specs: &[QueueSpec]) {
+        self.queues.extend(specs.iter().skip(self.queues.len()).map(|q| QueueState::new(q.max)));
+    }
+
     /// Refuses a state that no driver could have brought about on a `D` with the features `offered` and this RAM.
     pub(super) fn check<D: Device>(&self, offered: u64, ram: &GuestRam) -> Result<(), StateError> {
         let bad = |why: String| Err(StateError::Invalid { id: VirtioState::ID.into(), why });
@@ -142,7 +149,7 @@ impl VirtioState {
         if self.status & status::FEATURES_OK != 0 && unknown != 0 {
             return bad(format!("the driver uses features {unknown:#x}, which this {} lacks", D::NAME));
         }
-        if self.queues.len() != D::QUEUES.len() {
+        if !(D::QUEUES_ONCE..=D::QUEUES.len()).contains(&self.queues.len()) {
             return bad(format!("{} queues where a {} has {}", self.queues.len(), D::NAME, D::QUEUES.len()));
         }
         for (q, spec) in self.queues.iter().zip(D::QUEUES) {

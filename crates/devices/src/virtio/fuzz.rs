@@ -1,16 +1,22 @@
 //! Fuzz targets: plain functions over bytes, for any fuzzer and for the tests.
 
+use super::blk::Blk;
+use super::console::Console;
+use super::net::Net;
+use super::rng::Rng;
 use super::virtqueue::{Popped, QueueState, RingFeatures};
-use super::{Built, Device, Wiring, blk, console, net, rng};
+use super::{Built, Device, PciPlace, VirtioPci, Wiring, blk, console, net, rng};
+use crate::pci::{Ecam, Window};
 use crate::{Mmio, Shared, Wake, Worker};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use strata_block::MemDisk;
-use strata_engine::{IrqLine, SeededEntropy};
+use strata_engine::{Bus, IrqLine, MsiSink, SeededEntropy};
 use strata_memory::{GuestRam, PAGE, Presence};
 use strata_net::NetBackend;
-use strata_state::laws;
+use strata_state::{Part, laws};
 
 const RAM: u64 = 0x8000_0000;
 const RAM_SIZE: u64 = 0x1_0000;
@@ -98,22 +104,99 @@ impl NetBackend for Echo {
     }
 }
 
-fn erase<D: Device>(built: Built<D>) -> (Shared<dyn Mmio>, Box<dyn Worker>) {
-    (built.device, built.worker)
+/// Where a device is put, and what comes of that.
+trait Put {
+    type Made;
+    fn wiring<D: Device>(&mut self) -> Wiring;
+    fn put<D: Device>(self, built: Built<D>) -> Self::Made;
 }
 
-fn make(kind: u8, wiring: Wiring) -> std::io::Result<(Shared<dyn Mmio>, Box<dyn Worker>)> {
+/// Makes a device of one of the kinds and puts it somewhere.
+fn make<P: Put>(kind: u8, mut place: P) -> std::io::Result<P::Made> {
     Ok(match kind % 4 {
-        0 => erase(blk(wiring, Box::new(MemDisk::new(0x4000)), "fuzz")?),
-        1 => erase(net(wiring, Box::new(Echo(VecDeque::new(), Wake::new()?)), [2, 0, 0, 0, 0, 1])?),
-        2 => erase(rng(wiring, Box::new(SeededEntropy(3)))?),
+        0 => {
+            let wiring = place.wiring::<Blk>();
+            place.put(blk(wiring, Box::new(MemDisk::new(0x4000)), "fuzz")?)
+        }
+        1 => {
+            let wiring = place.wiring::<Net>();
+            place.put(net(wiring, Box::new(Echo(VecDeque::new(), Wake::new()?)), [2, 0, 0, 0, 0, 1])?)
+        }
+        2 => {
+            let wiring = place.wiring::<Rng>();
+            place.put(rng(wiring, Box::new(SeededEntropy(3)))?)
+        }
         _ => {
             let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
             let ((input, keyboard), (_, output)) = (pipe()?, pipe()?);
             rustix::io::write(&keyboard, b"typed")?;
-            erase(console(wiring, input, output)?)
+            let wiring = place.wiring::<Console>();
+            place.put(console(wiring, input, output)?)
         }
     })
+}
+
+/// Behind MMIO registers.
+struct OnMmio(GuestRam);
+
+impl Put for OnMmio {
+    type Made = (Shared<dyn Mmio>, Box<dyn Worker>);
+    fn wiring<D: Device>(&mut self) -> Wiring {
+        Wiring { ram: self.0.clone(), irq: IrqLine::unconnected(), messages: None }
+    }
+    fn put<D: Device>(self, built: Built<D>) -> Self::Made {
+        (built.device, built.worker)
+    }
+}
+
+/// Takes messages, which no fuzzer looks at.
+struct Lost;
+
+impl MsiSink for Lost {
+    fn send(&self, _address: u64, _data: u32) {}
+}
+
+/// On a PCI bus, as device 1.
+struct OnPci(GuestRam, bool, Option<PciPlace>);
+
+/// Configuration space, the window, both parts of the device, its worker.
+type OnBus = (Ecam, Window, [Shared<dyn Part>; 2], Box<dyn Worker>);
+
+impl Put for OnPci {
+    type Made = Option<OnBus>;
+    fn wiring<D: Device>(&mut self) -> Wiring {
+        let sink = self.1.then(|| Arc::new(Lost) as Arc<dyn MsiSink>);
+        let place = PciPlace::new::<D>(IrqLine::unconnected(), sink, WINDOW..WINDOW + 0x10_0000);
+        let wiring = place.wiring(self.0.clone());
+        self.2 = Some(place);
+        wiring
+    }
+    fn put<D: Device>(self, built: Built<D>) -> Self::Made {
+        let function = Arc::new(Mutex::new(VirtioPci::new(&built.virtio, self.2?)));
+        let (mut ecam, mut window) = (Ecam::default(), Window::default());
+        window.add(super::core::lock(&function).home(), function.clone());
+        ecam.add(1, function.clone());
+        Some((ecam, window, [function, built.virtio], built.worker))
+    }
+}
+
+/// Where functions have their memory, and configuration space of device 1.
+const WINDOW: u64 = 0x4000_0000;
+const DEVICE_1: u64 = 1 << 15;
+
+/// What a driver writes to make something available in queue `y & 1`: the entry `x` of its ring, and its index.
+fn available([x, y, z]: [u8; 3], index: u8) -> [(u64, [u8; 2]); 2] {
+    let avail = RAM + 0x1000 * u64::from(y & 1) + AVAIL;
+    [(avail + 4 + 2 * u64::from(x & 15), [z & 15, 0]), (avail + 2, [index, 0])]
+}
+
+/// Where a descriptor of queue `y & 1` is, and what it is: a buffer by its number and length, index, flags and next from `x`
+/// and `z`.
+fn descriptor([x, y, z]: [u8; 3], buffer: u8, len: u32) -> (u64, Vec<u8>) {
+    let mut d = (RAM + 0x4000 + 0x40 * u64::from(buffer)).to_le_bytes().to_vec();
+    d.extend(len.to_le_bytes());
+    d.extend([z & 7, 0, z >> 3, 0]);
+    (RAM + 0x1000 * u64::from(y & 1) + 16 * u64::from(x & 15), d)
 }
 
 /// Registers, in the order in which a driver writes them to bring queue `q` up with `features`.
@@ -135,9 +218,8 @@ fn bring_up(features: u64, q: u64) -> Vec<(u64, u64)> {
 pub fn fuzz_mmio_device(data: &[u8]) {
     let Some((&kind, steps)) = data.split_first() else { return };
     let Ok(ram) = GuestRam::single(RAM, RAM_SIZE) else { return };
-    let wiring = Wiring { ram: ram.clone(), irq: IrqLine::unconnected() };
     // A host without a descriptor is no finding.
-    let Ok((device, mut worker)) = make(kind, wiring) else { return };
+    let Ok((device, mut worker)) = make(kind, OnMmio(ram.clone())) else { return };
     let mut device = super::core::lock(&device);
     let dev = &mut *device;
     let mut offered = 0;
@@ -164,16 +246,15 @@ pub fn fuzz_mmio_device(data: &[u8]) {
             // A descriptor of queue `y & 1`: index, flags and next from `x` and `z`.
             4 | 5 => {
                 let [v0, v1, v2, _] = v;
-                let mut d = (RAM + 0x4000 + 0x40 * u64::from(v0)).to_le_bytes().to_vec();
-                d.extend(u32::from(v1).saturating_mul(if v2 & 1 == 0 { 1 } else { 16 }).to_le_bytes());
-                d.extend([z & 7, 0, z >> 3, 0]);
-                poke(RAM + 0x1000 * u64::from(y & 1) + 16 * u64::from(x & 15), &d);
+                let len = u32::from(v1) * if v2 & 1 == 0 { 1 } else { 16 };
+                let (at, bytes) = descriptor([x, y, z], v0, len);
+                poke(at, &bytes);
             }
             // An entry of the available ring, and its index.
             6 => {
-                let avail = RAM + 0x1000 * u64::from(y & 1) + AVAIL;
-                poke(avail + 4 + 2 * u64::from(x & 15), &[z & 15, 0]);
-                poke(avail + 2, &[v[0], 0]);
+                for (at, bytes) in available([x, y, z], v[0]) {
+                    poke(at, &bytes);
+                }
             }
             7 => poke(near, step),
             8 => {
@@ -204,6 +285,101 @@ pub fn fuzz_mmio_device(data: &[u8]) {
     let _ = worker.turn();
     if let Err(law) = laws::check(dev) {
         panic!("{law}");
+    }
+}
+
+/// Common configuration, in the order in which a driver writes it to bring queue `q` up: offset, width, value.
+fn bring_up_on_pci(features: u64, q: u64) -> Vec<(u64, u8, u64)> {
+    let base = RAM + 0x1000 * q;
+    let mut writes = vec![(0x14, 1, 3), (8, 4, 0), (0xc, 4, features), (8, 4, 1), (0xc, 4, features >> 32)];
+    writes.extend([(0x14, 1, 11), (0x10, 2, 0), (0x16, 2, q), (0x18, 2, 16), (0x1a, 2, q + 1)]);
+    writes.extend([(0x20, 4, base), (0x28, 4, base + AVAIL), (0x30, 4, base + USED), (0x1c, 2, 1)]);
+    writes.extend([(0x14, 1, 15)]);
+    writes
+}
+
+/// Drives one device on a PCI bus through `data`: the first byte chooses it and how it interrupts, then eight bytes a step
+/// are an access to configuration space or to the window, a write to guest memory, a turn of the worker, or a save and
+/// load of either of its parts. Ends with the laws of parts.
+///
+/// # Panics
+/// When a device breaks a law: that is the finding.
+pub fn fuzz_pci_device(data: &[u8]) {
+    let Some((&kind, steps)) = data.split_first() else { return };
+    let Ok(ram) = GuestRam::single(RAM, RAM_SIZE) else { return };
+    // A host without a descriptor is no finding.
+    let Ok(Some((mut ecam, window, parts, mut worker))) = make(kind, OnPci(ram.clone(), kind & 4 != 0, None))
+    else {
+        return;
+    };
+    ecam.write(DEVICE_1 + 0x10, 4, WINDOW);
+    ecam.write(DEVICE_1 + 4, 2, 6);
+    let poke = |gpa: u64, bytes: &[u8]| drop(ram.load(gpa, bytes));
+    let put = |at: u64, size: u8, value: u64| {
+        let written = window.write(WINDOW + at, size, value);
+        assert_eq!(written, Ok(()), "what nobody takes is lost");
+    };
+    for step in steps.as_chunks::<8>().0 {
+        let [what, x, y, z, v @ ..] = *step;
+        let (value, size) = (u64::from(u32::from_le_bytes(v)), 1_u8 << (z & 3));
+        let place = u64::from(u16::from_le_bytes([x, y]) & 0x7fff);
+        // Mostly in the first bytes of an area.
+        let register = (place & 0x7000 | place & 0x7f) & !(u64::from(size) - 1);
+        let part = |n: u8| super::core::lock(&parts[usize::from(n & 1)]);
+        match what % 12 {
+            0 => ecam.write(DEVICE_1 | u64::from(x) & !(u64::from(size.min(4)) - 1), size.min(4), value),
+            1 => {
+                let (at, size) = (u64::from(x) | u64::from(y) << 12, size.min(4));
+                let got = ecam.read(at & !(u64::from(size) - 1), size);
+                assert!(got >> (8 * size) == 0, "a read of {size} bytes gives {got:#x}");
+            }
+            2 => {
+                let got = window.read(WINDOW + register, size).unwrap_or(u64::MAX);
+                assert!(size == 8 || got >> (8 * size) == 0, "a read of {size} bytes gives {got:#x}");
+            }
+            3 => put(register, size, value | u64::from(x) << 32),
+            4 => bring_up_on_pci(3 << 28 | 1 << 32, u64::from(y & 1))
+                .into_iter()
+                .for_each(|(at, size, v)| put(at, size, v)),
+            // A descriptor of queue `y & 1`, the available ring, and its index.
+            5 => {
+                let (at, bytes) = descriptor([x, y, z], v[0], v[1].into());
+                poke(at, &bytes);
+            }
+            6 => {
+                for (at, bytes) in available([x, y, z], v[0]) {
+                    poke(at, &bytes);
+                }
+            }
+            7 => {
+                put(0x3000, 2, u64::from(x & 3));
+                let _ = worker.turn();
+            }
+            8 => {
+                // Messages on, row `x` of the table open.
+                ecam.write(DEVICE_1 + u64::from(y & 0xfc), 4, value);
+                put(0x4000 + 16 * u64::from(x & 3) + 12, 4, u64::from(z & 1));
+            }
+            9 => {
+                let saved = part(x).save();
+                assert_eq!(part(x).load(&saved), Ok(()), "what was saved loads");
+            }
+            10 => {
+                let mut saved = part(z).save();
+                let at = usize::from(u16::from_le_bytes([x, y])) % saved.len().max(1);
+                if let Some(b) = saved.get_mut(at) {
+                    *b ^= v[0];
+                }
+                let _ = part(z).load(&saved);
+            }
+            _ => part(x).reset(),
+        }
+    }
+    let _ = worker.turn();
+    for part in &parts {
+        if let Err(law) = laws::check(&mut *super::core::lock(part)) {
+            panic!("{law}");
+        }
     }
 }
 
@@ -242,6 +418,11 @@ mod tests {
     #[test]
     fn the_corpus_and_random_queues_break_nothing() {
         run(fuzz_virtqueue, "virtqueue", 3000, 1200);
+    }
+
+    #[test]
+    fn the_corpus_and_random_drivers_on_pci_break_nothing() {
+        run(fuzz_pci_device, "pci_device", 3000, 800);
     }
 
     #[test]

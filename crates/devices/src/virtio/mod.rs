@@ -1,7 +1,9 @@
 //! virtio devices, virtio 1.3.
 //!
 //! ```text
-//! mmio.rs       registers of the MMIO transport           a bus sees this
+//! mmio.rs       the MMIO transport                        a bus sees this
+//! pci.rs        or this: a function of a PCI bus
+//! registers.rs  registers, the same under any transport
 //! core.rs       status, features, queues, completions     the same under any transport
 //! device.rs     what a kind of device is, and the record  pure data
 //! virtqueue/    rings and descriptor chains               the only place where they are checked
@@ -26,17 +28,20 @@ mod doorbell;
 pub mod fuzz;
 mod mmio;
 pub mod net;
+mod pci;
 mod pump;
+mod registers;
 pub mod rng;
 pub mod virtqueue;
 
-pub use self::core::{Core, Token, Virtio, Wiring};
+pub use self::core::{Cause, Core, Messages, Token, Virtio, Wiring};
 pub use self::device::{Completion, Device, QueueSpec, VirtioState, feature, isr, status};
 pub use blk::blk;
 pub use console::console;
 pub use doorbell::Doorbell;
 pub use mmio::{EmptySlot, EmptySlotState, MMIO_SIZE, VirtioMmio};
 pub use net::net;
+pub use pci::{NOTIFY, PciPlace, PciState, VirtioPci};
 pub use rng::rng;
 
 use crate::{Shared, Worker};

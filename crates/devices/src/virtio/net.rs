@@ -1,4 +1,4 @@
-//! virtio-net, virtio 1.3 §5.1: one pair of queues on a [`NetBackend`].
+//! virtio-net, virtio 1.3 §5.1: one pair of queues on a [`NetBackend`], and a queue for commands.
 //!
 //! Frames go one way from the transmit queue to the backend and the other way into the driver's receive buffers,
 //! with MRG_RXBUF over several of them. No offloads are offered, so every header but its `num_buffers` is zero.
@@ -6,6 +6,9 @@
 //! The wire's manners: a frame that is too long or too short is dropped, as is everything while the link is down or
 //! no driver listens. A frame for which the driver has no buffer is held back, and the backend with it; that one
 //! frame is host state and lost when the machine is saved, as frames on a wire may be.
+//!
+//! The one command there is says that the driver has told its neighbours where it is (§5.1.6.5.4), which it is asked for
+//! when the backend has come to another place.
 //!
 //! State: none of its own. MAC address and link are bindings, made anew when a machine is built.
 
@@ -37,8 +40,20 @@ const MAX_FRAMES: usize = 256;
 /// readable; its timers are looked after this often instead.
 const STARVED: Duration = Duration::from_millis(10);
 
+/// Commands dealt with in one turn.
+const MAX_COMMANDS: usize = 64;
+
 const RX: u16 = 0;
 const TX: u16 = 1;
+const CONTROL: u16 = 2;
+
+/// Bits of the status in the config space (§5.1.4).
+const LINK_UP: u8 = 1;
+const ANNOUNCE: u8 = 2;
+/// Class and command of the acknowledgement, and the answers to any command (§5.1.6.5).
+const ANNOUNCE_ACK: [u8; 2] = [3, 0];
+const OK: u8 = 0;
+const ERR: u8 = 1;
 
 /// Feature bits (§5.1.3).
 pub mod feature {
@@ -50,6 +65,10 @@ pub mod feature {
     pub const MRG_RXBUF: u64 = 1 << 15;
     /// The config space tells whether the link is up.
     pub const STATUS: u64 = 1 << 16;
+    /// There is a queue for commands.
+    pub const CTRL_VQ: u64 = 1 << 17;
+    /// The driver can be asked to tell its neighbours where it is.
+    pub const GUEST_ANNOUNCE: u64 = 1 << 21;
 }
 
 strata_state::state! {
@@ -70,14 +89,23 @@ impl Net {
     fn new(mac: [u8; 6]) -> Net {
         let mut config = [0; 12];
         config[..6].copy_from_slice(&mac);
-        config[6] = 1; // link up
+        config[6] = LINK_UP;
         config[8] = 1; // one pair of queues
         config[10..].copy_from_slice(&MTU.to_le_bytes());
         Net { config }
     }
 
     fn link_up(&self) -> bool {
-        self.config[6] & 1 != 0
+        self.config[6] & LINK_UP != 0
+    }
+
+    /// Does a command, which is a class and a number; gives the answer.
+    fn command(&mut self, command: Option<[u8; 2]>) -> u8 {
+        if command != Some(ANNOUNCE_ACK) {
+            return ERR;
+        }
+        self.config[6] &= !ANNOUNCE;
+        OK
     }
 }
 
@@ -85,11 +113,20 @@ impl Device for Net {
     type State = NetState;
     const ID: u32 = 1;
     const NAME: &'static str = "virtio-net";
-    const QUEUES: &'static [QueueSpec] =
-        &[QueueSpec { name: "receive", max: 256 }, QueueSpec { name: "transmit", max: 256 }];
+    const QUEUES: &'static [QueueSpec] = &[
+        QueueSpec { name: "receive", max: 256 },
+        QueueSpec { name: "transmit", max: 256 },
+        QueueSpec { name: "control", max: 64 },
+    ];
+    const QUEUES_ONCE: usize = 2;
 
     fn features(&self) -> u64 {
-        feature::MTU | feature::MAC | feature::MRG_RXBUF | feature::STATUS
+        feature::MTU
+            | feature::MAC
+            | feature::MRG_RXBUF
+            | feature::STATUS
+            | feature::CTRL_VQ
+            | feature::GUEST_ANNOUNCE
     }
     fn config(&self) -> &[u8] {
         &self.config
@@ -112,7 +149,15 @@ impl Virtio<Net> {
     /// Plugs the cable in or out; the driver is told.
     pub fn set_link(&mut self, up: bool) {
         if self.device.link_up() != up {
-            self.device.config[6] = u8::from(up);
+            self.device.config[6] ^= LINK_UP;
+            self.core.config_changed();
+        }
+    }
+
+    /// Asks the driver to tell its neighbours where it is, if it knows how to.
+    pub fn announce(&mut self) {
+        if self.core.negotiated() & feature::GUEST_ANNOUNCE != 0 {
+            self.device.config[6] |= ANNOUNCE;
             self.core.config_changed();
         }
     }
@@ -181,6 +226,23 @@ impl NetWorker {
             port.core(|c| c.complete(&[(token, 0)]));
         }
         true
+    }
+
+    /// Does what the driver commands.
+    fn control(&mut self) {
+        let NetWorker { port, .. } = self;
+        let mut spare = Vec::new();
+        for _ in 0..MAX_COMMANDS {
+            let mut v = lock(&port.virtio);
+            let (popped, token) = v.core.pop(CONTROL, &port.ram, &mut spare);
+            let Popped::Chain(chain) = popped else { return };
+            let answer = v.device.command(chain.reader().array());
+            let written = chain.writer().write(&[answer]) as u32;
+            chain.recycle(&mut spare);
+            v.core.complete(&[(token, written)]);
+        }
+        // There may be more.
+        port.doorbell.ring();
     }
 
     /// Gives the guest up to `budget` frames; gives how many were dealt with.
@@ -266,6 +328,10 @@ impl Worker for NetWorker {
 
     fn turn(&mut self) -> Option<Duration> {
         self.port.doorbell.hush();
+        if self.backend.take_moved() {
+            lock(&self.port.virtio).announce();
+        }
+        self.control();
         let mut more = self.transmit();
         let mut budget = MAX_FRAMES;
         let wait = loop {

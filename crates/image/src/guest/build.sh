@@ -1,46 +1,27 @@
-# Makes a Debian disk inside a machine: one disk is the target (partitioned by the host), the other a tar
-# of the unpacked packages. Every line that begins with "STRATA " is for the host.
+# Makes a Debian disk from a tar of the unpacked packages. Every line that begins with "STRATA " is for the host. What comes
+# before this says how to: begin (root at /root, tar at $tar), enter (root at $R, to run programs in), leave, end and die.
 say() { echo "STRATA $*"; }
-die() {
-    say "failed $*"
-    sync
-    poweroff -f
-    sleep 60
-}
 . /build/settings
 
-say "stage format"
-# The target is the disk with a partition; the order of two disks is the machine's business.
-tries=0
-while :; do
-    for pair in "vda vdb" "vdb vda"; do
-        target=/dev/${pair% *}1 tar=/dev/${pair#* }
-        [ -b $target ] && [ -b $tar ] && break 2
-    done
-    tries=$((tries + 1))
-    [ $tries -lt 50 ] || { cat /proc/partitions; die "finding the disks"; }
-    sleep 0.1
-done
-# The disk is a fresh sparse file: it reads as zeros, so inode tables need no writing. The two features
-# left out are ones that U-Boot's reader does not know.
-/sbin/mke2fs -q -F -t ext4 -L strata-root -U "$root_uuid" -m 1 -O '^metadata_csum_seed,^orphan_file' \
-    -E lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,nodiscard $target || die "mke2fs"
-# Nothing on it is worth keeping if the machine stops half-way.
-mount -t ext4 -o noatime,nobarrier,data=writeback $target /root || die "mount"
+# The target is a fresh sparse file: it reads as zeros, so inode tables need no writing. The two features left out are ones
+# that U-Boot's reader does not know.
+make_fs() {
+    extended=$1
+    shift
+    /sbin/mke2fs -q -F -t ext4 -L strata-root -U "$root_uuid" -m 1 -O '^metadata_csum_seed,^orphan_file' \
+        -E "lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1,nodiscard$extended" "$@" || die "mke2fs"
+}
+
+begin
 
 say "stage extract"
 tar -x -p -f $tar -C /root || die "tar"
 
 say "stage configure"
-R=/root
-mount --bind /dev $R/dev
-mount -t devpts devpts $R/dev/pts
-mount -t proc proc $R/proc
-mount -t sysfs sysfs $R/sys
-mount -t tmpfs tmpfs $R/run
+enter
 in_root() { env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
     DEBIAN_FRONTEND=noninteractive DEBCONF_NONINTERACTIVE_SEEN=true SYSTEMD_OFFLINE=1 \
-    DPKG_ROOT= DPKG_MAINTSCRIPT_NAME="$script" DPKG_MAINTSCRIPT_PACKAGE="$package" DPKG_MAINTSCRIPT_ARCH=riscv64 \
+    DPKG_ROOT= DPKG_MAINTSCRIPT_NAME="$script" DPKG_MAINTSCRIPT_PACKAGE="$package" DPKG_MAINTSCRIPT_ARCH=$arch \
     chroot $R "$@"; }
 # No service may be started in here.
 printf '#!/bin/sh\nexit 101\n' > $R/usr/sbin/policy-rc.d
@@ -74,9 +55,6 @@ in_root /usr/bin/dpkg --audit | head -5
 [ -z "$(in_root /usr/bin/dpkg --audit)" ] || die "packages are left unconfigured"
 
 say "stage finish"
-umount $R/run $R/sys $R/proc $R/dev/pts $R/dev || die "umount"
-umount $R || die "umount of the root"
-sync
+leave
 say "done"
-poweroff -f
-sleep 60
+end

@@ -69,6 +69,17 @@ impl fmt::Display for CpuModel {
 }
 
 impl CpuModel {
+    /// The levels, lowest first.
+    pub const LEVELS: [CpuModel; 3] = [CpuModel::Level(2), CpuModel::Level(3), CpuModel::Level(4)];
+
+    /// Whether a guest can have it on this host.
+    ///
+    /// # Errors
+    /// The host lacks a flag.
+    pub fn check(&self, host: &Host) -> Result<(), KvmError> {
+        self.leaves(host, 0, 1).map(drop)
+    }
+
     /// The flags that the model gives a guest; `None` for all that the host has.
     fn wanted(&self) -> Option<Vec<&'static str>> {
         let level = |n: u8| {

@@ -38,7 +38,7 @@ pub const SAVED_MSRS: &[(u32, u32, &str)] = &[
     (0x0000_02ff, 0x0000_02ff, "default memory type"),
     (0x0000_0da0, 0x0000_0da0, "supervisor XSAVE components"),
     (0x0000_06e0, 0x0000_06e0, "deadline of the APIC's timer"),
-    (0x4b56_4d00, 0x4b56_4d05, "KVM: wall clock, system time, page faults, steal time, end of interrupt, polling"),
+    (0x4b56_4d00, 0x4b56_4d06, "KVM: wall clock, system time, page faults, steal time, end of interrupt, polling, vector"),
     (0xc000_0081, 0xc000_0084, "STAR, LSTAR, CSTAR, SFMASK"),
     (0xc000_0102, 0xc000_0103, "kernel GS base, TSC_AUX"),
     (0xc001_001f, 0xc001_001f, "AMD: north bridge configuration"),
@@ -60,6 +60,11 @@ fn list(entries: &[kvm_msr_entry]) -> Result<Msrs, KvmError> {
 }
 
 impl MsrsState {
+    /// The time-stamp counter.
+    pub(crate) fn counter(&self) -> Option<u64> {
+        self.values.iter().find(|[n, _]| *n == 0x10).map(|[_, value]| *value)
+    }
+
     /// What the host's vCPU has of the list.
     pub(crate) fn read(fd: &VcpuFd) -> Result<MsrsState, KvmError> {
         let mut left: Vec<kvm_msr_entry> = numbers().map(|n| entry(n, 0)).collect();

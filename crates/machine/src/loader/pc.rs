@@ -8,6 +8,7 @@
 //! 0x0_7000    PVH start information, memory map and module list     or the boot parameters ("zero page")
 //! 0x2_0000    command line
 //! 0xe_0000    ACPI tables
+//! 0xf_fff0    what a jump to the firmware does: a reset
 //! 1 MiB       kernel (or where its ELF says)
 //! below the end of low RAM, page-aligned: initrd
 //! ```
@@ -19,7 +20,7 @@ use super::{LoadError, Placement, Source};
 use object::LittleEndian;
 use object::elf::{EM_X86_64, FileHeader64, PT_LOAD, PT_NOTE};
 use object::read::elf::{FileHeader, ProgramHeader};
-use strata_board::{X86Micro, acpi};
+use strata_board::{Transport, X86Micro, acpi};
 use strata_engine::{Entry, Privilege};
 use strata_memory::GuestRam;
 
@@ -34,6 +35,11 @@ const CMDLINE: u64 = 0x2_0000;
 const CMDLINE_MAX: usize = 2048;
 /// ACPI tables, where a guest that was told nothing looks for them.
 const ACPI: u64 = 0xe_0000;
+/// Where a PC's firmware is entered in real mode, to start again. Linux does so where ACPI says that the hardware is reduced
+/// and there is no EFI: it then asks neither ACPI's reset register nor the keyboard controller (`efi_reboot_required`).
+const RESET_VECTOR: u64 = 0xf_fff0;
+/// mov al, 0xfe; out 0x64, al; and, until that takes effect: hlt; jmp back.
+const RESET: [u8; 7] = [0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd];
 /// Where the memory that no PC has ever had for programs begins, and where it ends.
 const LOW_END: u64 = 0xa_0000;
 const KERNEL: u64 = 1 << 20;
@@ -168,11 +174,16 @@ fn memory_map(ram: &GuestRam) -> Vec<(u64, u64)> {
     ranges.filter(|(at, end)| at < end).map(|(at, end)| (at, end - at)).collect()
 }
 
-/// Loads a kernel, and an initrd if there is one, for a machine of `vcpus`.
+/// Loads a kernel, and an initrd if there is one, for a machine of `vcpus` and with virtio by `transport`.
 ///
 /// # Errors
 /// Anything wrong with a file, or a machine too small for them. RAM may then hold parts of them.
-pub fn load(ram: &GuestRam, what: &Placement, cmdline: &str, vcpus: u32) -> Result<Entry, LoadError> {
+pub fn load(
+    ram: &GuestRam,
+    what: &Placement,
+    cmdline: &str,
+    (vcpus, transport): (u32, Transport),
+) -> Result<Entry, LoadError> {
     let machine = |why: &str| LoadError::NotBootable {
         name: "the machine".into(),
         wanted: "startable",
@@ -184,8 +195,9 @@ pub fn load(ram: &GuestRam, what: &Placement, cmdline: &str, vcpus: u32) -> Resu
     let source = what.kernel.as_ref().ok_or_else(|| machine("nothing to start: no kernel"))?;
     let low_end = ram.regions().first().map_or(0, |r| r.gpa() + r.size());
     let mut room = Room::new(ram, 0, low_end);
-    let tables = acpi::tables(vcpus, ACPI);
+    let tables = acpi::tables(vcpus, transport, ACPI);
     room.put("the ACPI tables", ACPI, &tables, 0)?;
+    room.put("the entry of the firmware", RESET_VECTOR, &RESET, 0)?;
     room.claim("the boot parameters", PARAMETERS, zero_page::SIZE as u64)?;
     let mut line = cmdline.as_bytes().to_vec();
     line.push(0);

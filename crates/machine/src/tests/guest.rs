@@ -199,7 +199,17 @@ impl Console {
 
 pub fn spec(harts: u32) -> MachineSpec {
     let slots = vec![(0, SlotDevice::Disk(0)), (6, SlotDevice::Net(0)), (7, SlotDevice::Rng)];
-    MachineSpec { harts, memory: 16 << 20, cmdline: String::new(), deterministic: false, slots }
+    let board = crate::Board::RiscvVirt;
+    MachineSpec {
+        board,
+        harts,
+        processor: None,
+        memory: 16 << 20,
+        cmdline: String::new(),
+        deterministic: false,
+        transport: Default::default(),
+        slots,
+    }
 }
 
 /// A machine of `harts` with a device of every kind.

@@ -2,6 +2,7 @@
 
 use super::guest::*;
 use super::parts::full;
+use super::pci::on_pci;
 use super::repeats::{busy, deterministic_in};
 use crate::{Machine, Phase, Restore, Tier};
 use std::path::PathBuf;
@@ -121,13 +122,17 @@ fn golden_states_load_for_ever() {
     // FNV-1a: the names must not depend on the compiler.
     let hash =
         |text: &str| text.bytes().fold(0x811c_9dc5u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
-    let schema = hash(&full(true).0.schema());
     let fresh = || {
         let kernel = deterministic_in(None, HARTS, &busy(HARTS.into(), 1000).image()).0;
-        [("busy", kernel), ("htif", full(true).0)]
+        [("busy", kernel), ("htif", full(true).0), ("pci", on_pci(true).0)]
     };
-    let now = [("busy", working(None)), ("htif", full(true).0)];
-    for (kind, m) in &now {
+    let [full_schema, pci_schema] = [full(true).0, on_pci(true).0].map(|m| hash(&m.schema()));
+    let now = [
+        ("busy", full_schema, working(None)),
+        ("htif", full_schema, full(true).0),
+        ("pci", pci_schema, on_pci(true).0),
+    ];
+    for (kind, schema, m) in &now {
         let path = goldens().join(format!("{schema:08x}-{kind}.state"));
         if std::env::var_os("STRATA_BLESS").is_some() {
             std::fs::create_dir_all(goldens()).unwrap();
@@ -142,6 +147,7 @@ fn golden_states_load_for_ever() {
         let m = fresh().into_iter().find(|(k, _)| *k == kind).unwrap().1;
         let golden = std::fs::read(&path).unwrap();
         m.load_state(&golden).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let schema = now.iter().find(|(k, ..)| *k == kind).map_or(0, |(_, schema, _)| *schema);
         if of == format!("{schema:08x}") {
             let (old, new) = (StateFile::parse(&golden).unwrap(), m.save_state().unwrap());
             assert!(StateFile::parse(&new).unwrap().parts == old.parts, "{name}");

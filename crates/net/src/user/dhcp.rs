@@ -129,6 +129,17 @@ impl<'a> Message<'a> {
 }
 
 impl Dhcp {
+    /// The card of each address, from the first on.
+    pub fn leases(&self) -> Vec<Mac> {
+        self.leases.iter().map(|(mac, _)| *mac).collect()
+    }
+
+    /// Goes on with the leases of another server like this one.
+    pub fn take_over(&mut self, leases: &[Mac]) {
+        let sound = leases.iter().take(usize::from(LEASES)).filter(|mac| mac[0] & 1 == 0);
+        self.leases = sound.map(|mac| (*mac, 0)).collect();
+    }
+
     /// Answers a client's message, where it asks for an answer.
     pub fn input(&mut self, bytes: &[u8]) -> Option<Reply> {
         let m = Message::parse(bytes)?;
@@ -200,6 +211,20 @@ mod tests {
         let wrong = d.input(&message(2, REQUEST, &[50, 4, 10, 0, 2, 15])).unwrap();
         assert_eq!((kind_of(&wrong), wrong.given, wrong.dst), (NAK, None, Ipv4Addr::BROADCAST));
         assert!(d.input(&message(2, REQUEST, &[54, 4, 192, 0, 2, 1])).is_none());
+    }
+
+    #[test]
+    fn a_server_elsewhere_goes_on_with_its_leases() {
+        let (mut here, mut there) = (Dhcp::default(), Dhcp::default());
+        for mac in [1, 2] {
+            here.input(&message(mac, DISCOVER, &[]));
+        }
+        there.take_over(&here.leases());
+        let ack = there.input(&message(2, REQUEST, &[50, 4, 10, 0, 2, 16])).unwrap();
+        assert_eq!((kind_of(&ack), ack.given.unwrap().0), (ACK, Ipv4Addr::new(10, 0, 2, 16)));
+        let hostile = [[1; 6]; 300];
+        there.take_over(&hostile);
+        assert!(there.leases().is_empty(), "group addresses are nobody's");
     }
 
     #[test]

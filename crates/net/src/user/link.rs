@@ -83,6 +83,11 @@ impl Link {
         }
     }
 
+    /// All cards that are known.
+    pub fn neighbours(&self) -> Vec<(Ipv4Addr, Mac)> {
+        self.neighbours.clone()
+    }
+
     /// The card that has the guest address `addr`.
     pub fn card_of(&self, addr: Ipv4Addr) -> Option<Mac> {
         find(&self.neighbours, addr)

@@ -32,7 +32,7 @@ mod table;
 mod tcp;
 mod udp;
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -119,6 +119,15 @@ pub enum UserNetError {
     },
 }
 
+/// Which cards of the guest have which addresses: what a network of the same guest elsewhere goes on with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cards {
+    /// The card of each address that DHCP has given, from the first on.
+    pub leases: Vec<Mac>,
+    /// Addresses that cards have shown.
+    pub neighbours: Vec<(Ipv4Addr, Mac)>,
+}
+
 /// The user-mode network of one card.
 pub struct UserNet {
     inbox: FrameQueue,
@@ -198,6 +207,17 @@ impl UserNet {
     /// of waiting for nothing. Gives how many they are; what cannot be the guest's is passed over.
     pub fn reset_flows(&mut self, flows: &[OpenFlow]) -> usize {
         self.stack.tcp.reset_flows(flows, &mut self.stack.link)
+    }
+
+    /// What is known of the guest's cards.
+    pub fn cards(&self) -> Cards {
+        Cards { leases: self.stack.dhcp.leases(), neighbours: self.stack.link.neighbours() }
+    }
+
+    /// The same guest was on another network like this one: takes over what that knew. What cannot be is passed over.
+    pub fn go_on_with(&mut self, cards: &Cards) {
+        self.stack.dhcp.take_over(&cards.leases);
+        cards.neighbours.iter().for_each(|(addr, mac)| self.stack.link.learn(*addr, *mac));
     }
 
     fn take_inbox(&mut self) {

@@ -31,16 +31,19 @@ pub const TVM: u64 = 1 << 20;
 pub const TW: u64 = 1 << 21;
 /// sret is illegal in S.
 pub const TSR: u64 = 1 << 22;
-const UXL64: u64 = 2 << 32;
+/// U's registers have 64 bits.
+pub const UXL64: u64 = 2 << 32;
 const SXL64: u64 = 2 << 34;
-const SD: u64 = 1 << 63;
+/// Some unit's state is dirty.
+pub const SD: u64 = 1 << 63;
 
 /// After power-on.
 pub const RESET: u64 = UXL64 | SXL64;
 
 /// What M may write, and what S may.
 const WRITABLE: u64 = SSTATUS | MIE | MPIE | MPP | MPRV | TVM | TW | TSR;
-const SSTATUS: u64 = SIE | SPIE | SPP | FS | SUM | MXR;
+/// What S may see and write.
+pub const SSTATUS: u64 = SIE | SPIE | SPP | FS | SUM | MXR;
 
 /// What a read of `mstatus` gives.
 pub(crate) fn read(mstatus: u64) -> u64 {

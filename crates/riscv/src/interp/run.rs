@@ -234,7 +234,7 @@ fn poll(core: &mut Core) -> Option<Stop> {
                 }
                 let until = sleep_time(core);
                 core.quiet.leave();
-                core.shared.sleep(until);
+                core.shared.wait(until, &mut core.vigil);
                 core.awake();
                 core.clock_at = 0;
                 continue;

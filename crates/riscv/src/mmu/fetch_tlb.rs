@@ -34,10 +34,12 @@ pub struct FetchTlb {
     /// of the same place, or 0.
     pub ids: [[u32; FETCH_ENTRIES]; CONTEXTS],
     sets: [[FetchEntry; FETCH_ENTRIES]; CONTEXTS],
-    stamps: [u64; CONTEXTS],
-    selected: usize,
+    /// By context.
+    pub stamps: [u64; CONTEXTS],
+    /// The context of fetches at present.
+    pub selected: usize,
     /// The selected context's stamp: every block's lookup compares it.
-    stamp: u64,
+    pub stamp: u64,
     next_stamp: u64,
     /// By context, a bit for each page (hashed) given out under its stamp: flushes of others renew nothing.
     pages: [[u64; 16]; CONTEXTS],
@@ -87,6 +89,11 @@ impl FetchTlb {
     #[inline(always)]
     pub fn stamp(&self) -> u64 {
         self.stamp
+    }
+
+    /// Number of `mode`'s context.
+    pub fn context(mode: Privilege) -> usize {
+        context_of(mode)
     }
 
     /// Where in [`FetchTlb::ids`] the id of the page at `va` in `mode` would be.

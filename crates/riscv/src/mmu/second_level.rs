@@ -21,7 +21,8 @@ use super::pte::Pte;
 use super::tlb::PAGE;
 use super::walk::Leaf;
 
-const SETS: usize = 1024;
+/// With [`WAYS`], 64 MiB of small pages, in 384 KiB of which only what is used is ever touched.
+const SETS: usize = 4096;
 /// All pages of one address in different address spaces share a set, so that a fence of an address need not search.
 /// Four programs that take turns keep their pages.
 const WAYS: usize = 4;
@@ -30,14 +31,13 @@ const SPACES: usize = 256;
 /// No page is remembered under this.
 const VOID: u64 = 0;
 
-#[derive(Clone, Copy)]
-struct Entry {
-    tag: u64,
-    pa: u64,
-    stamp: u64,
-}
+/// See [`TAG`], [`PA`], [`STAMP`]. A plain array: the host gives a table of zeros for nothing, and memory as it is used.
+type Entry = [u64; 3];
+const TAG: usize = 0;
+const PA: usize = 1;
+const STAMP: usize = 2;
 
-const NOTHING: Entry = Entry { tag: 0, pa: 0, stamp: VOID };
+const NOTHING: Entry = [0, 0, VOID];
 
 /// An address space that has been used.
 #[derive(Clone, Copy)]
@@ -68,7 +68,7 @@ pub(super) fn asid_of(satp: u64) -> u16 {
 
 fn set_index(va: u64) -> usize {
     let page = va >> 12;
-    (page ^ page >> 10 ^ page >> 20) as usize & (SETS - 1)
+    (page ^ page >> 12 ^ page >> 24) as usize & (SETS - 1)
 }
 
 impl SecondLevel {
@@ -111,22 +111,23 @@ impl SecondLevel {
     pub fn find(&mut self, satp: u64, va: u64) -> Option<Leaf> {
         let local = self.stamp_of(satp);
         let set = &self.sets[set_index(va)];
-        let e =
-            set.iter().find(|e| e.tag & PAGE == va & PAGE && (e.stamp == local || e.stamp == self.global))?;
+        let e = set
+            .iter()
+            .find(|e| e[TAG] & PAGE == va & PAGE && (e[STAMP] == local || e[STAMP] == self.global))?;
         Some(Leaf {
-            pa: e.pa | va & !PAGE,
+            pa: e[PA] | va & !PAGE,
             span: 4096,
-            global: e.stamp == self.global,
-            pte: Pte(e.tag & !PAGE),
+            global: e[STAMP] == self.global,
+            pte: Pte(e[TAG] & !PAGE),
         })
     }
 
     /// Remembers what a walk of `va` in the address space `satp` came to.
     pub fn fill(&mut self, satp: u64, va: u64, leaf: &Leaf) {
         let stamp = if leaf.global { self.global } else { self.stamp_of(satp) };
-        let new = Entry { tag: va & PAGE | leaf.pte.0 & 0xff, pa: leaf.pa & PAGE, stamp };
+        let new = [va & PAGE | leaf.pte.0 & 0xff, leaf.pa & PAGE, stamp];
         let set = &mut self.sets[set_index(va)];
-        let old = set.iter().position(|e| e.stamp == stamp && e.tag & PAGE == va & PAGE);
+        let old = set.iter().position(|e| e[STAMP] == stamp && e[TAG] & PAGE == va & PAGE);
         // The newest comes first, and the oldest falls out.
         set[..=old.unwrap_or(WAYS - 1)].rotate_right(1);
         set[0] = new;
@@ -154,8 +155,8 @@ impl SecondLevel {
         let of = |space: Space, asid| if asid_of(space.satp) == asid { space.stamp } else { VOID };
         let only = asid.map(|asid| of(self.spaces[SecondLevel::place_of(asid)], asid));
         let set = &mut self.sets[set_index(va)];
-        for e in set.iter_mut().filter(|e| e.tag & PAGE == va & PAGE) {
-            if only.is_none_or(|stamp| e.stamp == stamp) {
+        for e in set.iter_mut().filter(|e| e[TAG] & PAGE == va & PAGE) {
+            if only.is_none_or(|stamp| e[STAMP] == stamp) {
                 *e = NOTHING;
             }
         }

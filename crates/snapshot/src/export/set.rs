@@ -7,7 +7,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use strata_memory::{GuestRam, PAGE};
+use strata_memory::PAGE;
 
 impl<W: Write> ExportWriter<W> {
     /// Adds state and memory of `set`: one layer of all its pages, whatever layers it is made of. `progress` hears how
@@ -47,52 +47,44 @@ fn read(memory: &LayerChain, runs: &[Placed], at: u64, to: &mut [u8]) -> Result<
     Ok(())
 }
 
-/// State and memory on their way from an export into a set.
+/// State and memory on their way from an export into a set: memory into its file as it comes.
 #[derive(Debug)]
 pub struct Incoming {
     state: Vec<u8>,
-    memory: GuestRam,
+    set: SetWriter,
 }
 
 impl Incoming {
-    /// Room for what `contents` announces. Memory is taken as it comes.
+    /// Room for what `contents` announces, in the new folder `dir`. Dropped before it is written, it leaves nothing.
     ///
     /// # Errors
     /// The host does not give it.
-    pub fn new(contents: &Contents) -> Result<Incoming, SnapshotError> {
-        Ok(Incoming {
-            state: vec![0; contents.state as usize],
-            memory: GuestRam::single(0, contents.memory)?,
-        })
+    pub fn new(contents: &Contents, dir: &Path) -> Result<Incoming, SnapshotError> {
+        let set = SetWriter::receive(dir, contents.memory.div_ceil(PAGE))?;
+        Ok(Incoming { state: vec![0; contents.state as usize], set })
     }
 
     /// Takes a piece, if it is of state or memory; whether it was.
     ///
     /// # Errors
-    /// It lies outside: its reader has checked that it does not.
+    /// The host does not let it be written; it lies outside: its reader has checked that it does not.
     pub fn take(&mut self, piece: &Piece<'_>) -> Result<bool, SnapshotError> {
         match piece.item {
             Item::State => {
                 let to = self.state.iter_mut().skip(piece.place as usize);
                 to.zip(piece.bytes).for_each(|(to, from)| *to = *from);
             }
-            Item::Memory => self.memory.load(piece.place, piece.bytes)?,
+            Item::Memory => self.set.put(piece.place, piece.bytes)?,
             _ => return Ok(false),
         }
         Ok(true)
     }
 
-    /// Makes a set of them at `to`, by way of the new folder `dir`; `from` is what errors call the export.
+    /// Makes a set of them at `to`; `from` is what errors call the export.
     ///
     /// # Errors
     /// The state is not the one that the manifest names; the host does not let it be written. Nothing is left.
-    pub fn write(
-        self,
-        manifest: Manifest,
-        dir: &Path,
-        to: &Path,
-        from: &Path,
-    ) -> Result<Manifest, SnapshotError> {
+    pub fn write(mut self, manifest: Manifest, to: &Path, from: &Path) -> Result<Manifest, SnapshotError> {
         let found = FileRef { size: self.state.len() as u64, sha256: hex(&Sha256::digest(&self.state)) };
         if found != manifest.state {
             return Err(SnapshotError::bad(
@@ -101,8 +93,7 @@ impl Incoming {
                 "its state is not the one that its manifest names",
             ));
         }
-        let mut set = SetWriter::create(dir)?;
-        set.begin(&self.memory, self.state)?;
-        set.finish(manifest, to, &AtomicBool::new(false))
+        self.set.put_state(self.state);
+        self.set.finish(manifest, to, &AtomicBool::new(false))
     }
 }

@@ -38,7 +38,8 @@ struct Begun {
     /// Pages that the layer says are zero.
     zero: PageSet,
     to: Arc<Pages>,
-    capture: Capture,
+    /// Until it has been copied.
+    capture: Option<Capture>,
 }
 
 /// The data of the layer, written by whoever has a page.
@@ -181,8 +182,22 @@ impl LayerWriter {
         let epoch = ram.begin_epoch();
         let capture = ram.capture(data.clone(), to.clone())?;
         let capture = capture.ok_or_else(|| bad("the machine is being saved already"))?;
-        self.begun = Some(Begun { pages: pages as u64, data, zero, to, capture });
+        self.begun = Some(Begun { pages: pages as u64, data, zero, to, capture: Some(capture) });
         Ok(Beginning { epoch, stands_on_parent })
+    }
+
+    /// Copies the pages: what it has, it has from now on, whoever writes to memory.
+    ///
+    /// # Errors
+    /// It was not begun, or is `cancelled`.
+    pub(crate) fn copy(&mut self, cancelled: &AtomicBool) -> Result<(), SnapshotError> {
+        let Some(begun) = &mut self.begun else {
+            return Err(SnapshotError::bad("memory", &self.path, "nothing has been put into it"));
+        };
+        match begun.capture.take().is_none_or(|capture| capture.run(cancelled)) {
+            true => Ok(()),
+            false => Err(SnapshotError::io("write", &self.path)(std::io::Error::other("it was cancelled"))),
+        }
     }
 
     /// Copies the pages, completes the layer and makes it durable. The machine may run on meanwhile. `parent` is the layer
@@ -191,21 +206,19 @@ impl LayerWriter {
     /// # Errors
     /// The file cannot be read or written; it was not begun; it is `cancelled`.
     pub(crate) fn finish(
-        self,
+        mut self,
         id: [u8; 16],
         parent: Option<LayerName>,
         cancelled: &AtomicBool,
     ) -> Result<LayerInfo, SnapshotError> {
+        self.copy(cancelled)?;
         let fail = |e| SnapshotError::io("write", &self.path)(e);
-        let Some(Begun { pages, data, zero, to, capture }) = self.begun else {
+        let Some(Begun { pages, data, zero, to, .. }) = self.begun else {
             return Err(SnapshotError::bad("memory", &self.path, "nothing has been put into it"));
         };
         let flat = matches!(to.ranks, Ranks::Flat);
         let bytes = if flat { pages * PAGE } else { data.len() as u64 * PAGE };
         self.file.set_len(DATA + bytes).map_err(fail)?;
-        if !capture.run(cancelled) {
-            return Err(fail(std::io::Error::other("it was cancelled")));
-        }
         if let Some(e) = to.failed.lock().unwrap_or_else(|e| e.into_inner()).take() {
             return Err(fail(e));
         }

@@ -55,8 +55,7 @@ fn make(dir: &Path, making: &Path, rewrite: &Rewrite<'_>) -> Result<(), Snapshot
     fs::DirBuilder::new().mode(0o700).create(making).map_err(SnapshotError::io("make the folder", making))?;
     link(&dir.join(STATE), &making.join(STATE))?;
     link_hot_paths(dir, making)?;
-    let mut layers = vec![manifest.memory.clone()];
-    layers.append(&mut manifest.below);
+    let mut layers: Vec<_> = manifest.layers().cloned().collect();
     let mut files: Vec<_> = (0..layers.len()).map(|n| dir.join(layer_name(n))).collect();
     if let Some((which, file)) = &rewrite.merged {
         if which.is_empty() || which.end > layers.len() {

@@ -157,11 +157,12 @@ fn another_name_for_a_set_outlives_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let first = made(dir.path());
     let second = dir.path().join("second");
-    link_set(&first, &second).unwrap();
+    let manifest = SetReader::manifest_of(&first).unwrap();
+    link_set(&first, &manifest, &second).unwrap();
     SetReader::open(&first).unwrap();
     fs::remove_dir_all(&first).unwrap();
     SetReader::open(&second).unwrap().memory().verify().unwrap();
-    assert!(link_set(&first, &dir.path().join("third")).is_err());
+    assert!(link_set(&first, &manifest, &dir.path().join("third")).is_err());
     assert!(!dir.path().join("third").exists());
 }
 
@@ -184,14 +185,14 @@ fn a_list_of_hot_paths_goes_with_the_set_and_is_not_looked_at() {
     let mut set = SetWriter::create(&dir.path().join(".new")).unwrap();
     set.put_hot_paths(b"no list at all").unwrap();
     set.begin(&memory(), state()).unwrap();
-    set.finish(manifest(LEN), &first, &AtomicBool::new(false)).unwrap();
-    link_set(&first, &second).unwrap();
+    let manifest = set.finish(manifest(LEN), &first, &AtomicBool::new(false)).unwrap();
+    link_set(&first, &manifest, &second).unwrap();
     fs::remove_dir_all(&first).unwrap();
     SetReader::open(&second).unwrap();
     assert_eq!(fs::read(second.join(HOT_PATHS)).unwrap(), b"no list at all");
     // One that has none is another name without one.
     fs::remove_file(second.join(HOT_PATHS)).unwrap();
-    link_set(&second, &first).unwrap();
+    link_set(&second, &manifest, &first).unwrap();
     assert!(!first.join(HOT_PATHS).exists());
 }
 
@@ -235,4 +236,37 @@ fn other_versions_are_named() {
         fs::write(to.join(MEMORY), &bytes).unwrap();
         newer(&to, word);
     }
+}
+
+#[test]
+fn memory_that_comes_in_pieces_of_any_length_is_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, to) = (all(&memory()), dir.path().join("snap"));
+    let mut set = SetWriter::receive(&dir.path().join(".new"), LEN / 4096).unwrap();
+    let mut at = 0;
+    for len in [1, 4095, 5000, 4096, 100_000, 999].into_iter().cycle() {
+        let piece = &whole[at.min(whole.len())..whole.len().min(at + len)];
+        if piece.is_empty() {
+            break;
+        }
+        // What is zero need not come at all.
+        if piece.iter().any(|b| *b != 0) || len == 999 {
+            set.put(at as u64, piece).unwrap();
+        }
+        at += len;
+    }
+    for (place, len) in [(LEN, 1), (LEN - 1, 2), (u64::MAX, 9)] {
+        assert!(set.put(place, &vec![1; len]).is_err(), "{place}");
+    }
+    set.put_state(state());
+    set.finish(manifest(LEN), &to, &AtomicBool::new(false)).unwrap();
+    let set = SetReader::open(&to).unwrap();
+    set.memory().verify().unwrap();
+    assert!(all(&set.memory().map(GPA).unwrap()) == whole);
+    // Dropped in the middle, it leaves nothing.
+    let mut half = SetWriter::receive(&dir.path().join(".new"), LEN / 4096).unwrap();
+    half.put(0, &[1]).unwrap();
+    assert!(half.begin(&memory(), state()).is_err(), "it is no machine's");
+    drop(half);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }

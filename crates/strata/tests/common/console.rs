@@ -3,6 +3,7 @@
 use super::{Done, PATIENCE};
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -54,8 +55,10 @@ pub struct Console {
     /// How much of the output earlier waits have passed over.
     seen: usize,
     started: Instant,
-    asked: u32,
 }
+
+/// Questions to all consoles: one that attaches is shown what another was answered before.
+static ASKED: AtomicU32 = AtomicU32::new(0);
 
 impl Console {
     /// Starts a command.
@@ -69,8 +72,12 @@ impl Console {
             child,
             seen: 0,
             started: Instant::now(),
-            asked: 0,
         }
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// The command's process.
@@ -138,10 +145,10 @@ impl Console {
     /// As [`Console::sh`], for what may take `patience`.
     #[track_caller]
     pub fn sh_long(&mut self, line: &str, patience: Duration) -> String {
-        self.asked += 1;
-        let mark = format!("@{}@", self.asked);
+        let asked = ASKED.fetch_add(1, Relaxed) + 1;
+        let mark = format!("@{asked}@");
         // The quotes keep the terminal's echo of this line from looking like the answer.
-        self.send(&format!("echo '@'{}'@'; {line}; echo \"@\"\"end $?\"", self.asked));
+        self.send(&format!("echo '@'{asked}'@'; {line}; echo \"@\"\"end $?\""));
         self.wait_long(&mark, patience);
         let out = self.wait_long("@end ", patience);
         let code = self.wait_for("\n");

@@ -5,19 +5,22 @@
 //!  image     the busybox image, pulled once from the real mirror and used again by later runs
 //!  console   a running `strata` as a person sees it: wait for words, type lines, look at the exit code
 //!  network   a network of the test's own      debian    the Debian image of the long runs
+//!  cable     a link on which things go wrong
 //! ```
 //! Everything is done through the binary, as a user does it.
 #![allow(dead_code, unused_imports, reason = "every test program uses a part of this")]
 
+mod cable;
 mod console;
 pub mod debian;
 mod image;
 mod network;
 mod place;
 
+pub use cable::{Cable, Damage};
 pub use console::Console;
 pub use image::{busybox, mirror_or_strata};
-pub use network::OwnNetwork;
+pub use network::{OwnNetwork, TwoHosts};
 pub use place::{Done, Place};
 
 use std::path::Path;
@@ -40,10 +43,14 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a process lives; one that its parent has not looked at yet does not.
+/// Whether a process lives; one that its parent has not looked at yet does not. One whose first thread has ended, and others
+/// not quite yet, still has its files open.
 pub fn lives(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|s| s != "Z")
+    // State and number of threads are the third field and the twentieth (proc(5)).
+    let after: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let alone = after.get(17).is_none_or(|n| matches!(*n, "0" | "1"));
+    after.first().is_some_and(|state| *state != "Z" || !alone)
 }
 
 /// Kills a process as `kill -9` does.

@@ -16,31 +16,111 @@ impl OwnNetwork {
 
     /// Makes it; `None`, said aloud, where the host forbids it.
     pub fn make() -> Option<OwnNetwork> {
-        use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-        let mut unshare = apart(&["--net"])?;
-        let keeper = unshare.args(["sh", "-c", "echo here; exec sleep 3600"]).stdout(Stdio::piped()).spawn();
-        let mut own = OwnNetwork { keeper: keeper.unwrap() };
-        let mut said = [0; 5];
-        std::io::Read::read_exact(own.keeper.stdout.as_mut().unwrap(), &mut said).unwrap();
-        let network = File::open(format!("/proc/{}/ns/net", own.keeper.id())).unwrap();
-        if let Err(e) = move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)) {
+        let own = OwnNetwork { keeper: keeper()? };
+        if let Err(e) = enter(&own.keeper) {
             eprintln!("SKIPPED: this host lets the test enter no network namespace: {e}");
             return None;
         }
         let tap = Self::TAP;
-        for words in [
+        let words = [
             "link set lo up".into(),
             format!("tuntap add dev {tap} mode tap"),
             format!("addr add 10.9.0.1/24 dev {tap}"),
             format!("link set {tap} up"),
-        ] {
-            let out = Command::new("ip").args(words.split(' ')).output().unwrap();
-            if !out.status.success() {
-                eprintln!("SKIPPED: ip {words}: {}", String::from_utf8_lossy(&out.stderr));
+        ];
+        words.iter().all(|w| ip(None, w)).then_some(own)
+    }
+}
+
+/// A process in a network of its own, which lasts as long; `None`, said aloud, where the host forbids it.
+fn keeper() -> Option<Child> {
+    let mut unshare = apart(&["--net"])?;
+    let mut keeper =
+        unshare.args(["sh", "-c", "echo here; exec sleep 3600"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = [0; 5];
+    std::io::Read::read_exact(keeper.stdout.as_mut().unwrap(), &mut said).unwrap();
+    Some(keeper)
+}
+
+/// Takes this thread, and what it starts from now on, to the network of a process.
+fn enter(keeper: &Child) -> rustix::io::Result<()> {
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    let network = File::open(format!("/proc/{}/ns/net", keeper.id())).unwrap();
+    move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
+}
+
+/// `ip WORDS`, in the network of a process or in this thread's; whether it succeeded, and if not, that it is skipped.
+fn ip(at: Option<&Child>, words: &str) -> bool {
+    let mut c = match at {
+        Some(keeper) => inside(keeper, "ip"),
+        None => Command::new("ip"),
+    };
+    let out = c.args(words.split(' ')).output().unwrap();
+    if !out.status.success() {
+        eprintln!("SKIPPED: ip {words}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+    out.status.success()
+}
+
+/// A program in the network of a process.
+fn inside(keeper: &Child, program: &str) -> Command {
+    let mut c = Command::new("nsenter");
+    c.arg(format!("--net=/proc/{}/ns/net", keeper.id())).arg("--").arg(program);
+    c
+}
+
+/// Two hosts on one wire, each a network of its own with a bridge and an interface for a machine ([`OwnNetwork::TAP`]), and
+/// the test beside them as 10.9.0.1. The hosts are 10.9.0.10 and 10.9.0.11.
+pub struct TwoHosts {
+    _middle: OwnNetwork,
+    hosts: Vec<OwnNetwork>,
+}
+
+impl TwoHosts {
+    /// Makes them, and takes this thread between them; `None`, said aloud, where the host forbids it.
+    pub fn make() -> Option<TwoHosts> {
+        let middle = OwnNetwork { keeper: keeper()? };
+        if let Err(e) = enter(&middle.keeper) {
+            eprintln!("SKIPPED: this host lets the test enter no network namespace: {e}");
+            return None;
+        }
+        let begin =
+            ["link set lo up", "link add lan type bridge", "addr add 10.9.0.1/24 dev lan", "link set lan up"];
+        if !begin.iter().all(|w| ip(None, w)) {
+            return None;
+        }
+        let mut hosts = Vec::new();
+        for n in 0..2 {
+            let host = OwnNetwork { keeper: keeper()? };
+            let pid = host.keeper.id();
+            let here = [
+                format!("link add v{n} type veth peer name wire netns {pid}"),
+                format!("link set v{n} master lan"),
+                format!("link set v{n} up"),
+            ];
+            let tap = OwnNetwork::TAP;
+            let there = [
+                "link set lo up".to_owned(),
+                "link add br0 type bridge".to_owned(),
+                "link set wire master br0".to_owned(),
+                "link set wire up".to_owned(),
+                format!("tuntap add dev {tap} mode tap"),
+                format!("link set {tap} master br0"),
+                format!("link set {tap} up"),
+                format!("addr add 10.9.0.1{n}/24 dev br0"),
+                "link set br0 up".to_owned(),
+            ];
+            if !here.iter().all(|w| ip(None, w)) || !there.iter().all(|w| ip(Some(&host.keeper), w)) {
                 return None;
             }
+            hosts.push(host);
         }
-        Some(own)
+        Some(TwoHosts { _middle: middle, hosts })
+    }
+
+    /// A program on host `n`.
+    pub fn on(&self, n: usize, program: &str) -> Command {
+        inside(&self.hosts[n].keeper, program)
     }
 }
 

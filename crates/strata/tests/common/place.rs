@@ -1,14 +1,16 @@
 //! A place of its own for each test: nothing of the user's is touched, and what is left over shows.
 
-use super::{Console, busybox};
+use super::{Console, apart, busybox};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 /// A home, a runtime folder and a work folder.
 pub struct Place {
     dir: tempfile::TempDir,
+    /// Who keeps the file system of the home, where that is one of its own.
+    keeper: Option<Child>,
 }
 
 /// A command that has ended.
@@ -57,7 +59,58 @@ impl Place {
         for sub in ["home", "run", "work"] {
             fs::create_dir(dir.path().join(sub)).unwrap();
         }
-        Place { dir }
+        Place { dir, keeper: None }
+    }
+
+    /// An empty place whose home is a file system of its own, of so many MiB; `None`, said aloud, where the host forbids
+    /// that.
+    pub fn small(mib: u64) -> Option<Place> {
+        let mut place = Place::new();
+        let mount = format!(
+            "mount -t tmpfs -o size={mib}m none {} && echo here && exec sleep 3600",
+            place.home().display()
+        );
+        let mut keeper =
+            apart(&["--mount"])?.args(["sh", "-c", &mount]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = [0; 5];
+        let mounted = std::io::Read::read_exact(keeper.stdout.as_mut().unwrap(), &mut said);
+        place.keeper = Some(keeper);
+        if mounted.is_err() || !place.inside("true").status().is_ok_and(|s| s.success()) {
+            eprintln!("SKIPPED: this host lets the test mount no file system");
+            return None;
+        }
+        Some(place)
+    }
+
+    /// A program that sees the place's home.
+    fn inside(&self, program: &str) -> Command {
+        let Some(keeper) = &self.keeper else { return Command::new(program) };
+        let mut c = Command::new("nsenter");
+        c.arg(format!("--mount=/proc/{}/ns/mnt", keeper.id())).arg("--").arg(program);
+        c
+    }
+
+    /// Leaves no room in the home's file system.
+    pub fn fill(&self) {
+        let mut dd = self.inside("dd");
+        dd.args(["if=/dev/zero", "bs=64k"]).arg(format!("of={}", self.home().join("hog").display()));
+        let done = self.finish(&mut dd);
+        assert!(done.err.contains("No space left"), "{done:?}");
+    }
+
+    /// Makes room again.
+    pub fn make_room(&self) {
+        self.finish(self.inside("rm").arg("-f").arg(self.home().join("hog")));
+    }
+
+    /// The same file, as the test sees it.
+    pub fn seen(&self, path: &Path) -> PathBuf {
+        match &self.keeper {
+            Some(k) => {
+                Path::new(&format!("/proc/{}/root", k.id())).join(path.strip_prefix("/").unwrap_or(path))
+            }
+            None => path.to_owned(),
+        }
     }
 
     /// A place that has the busybox image.
@@ -100,7 +153,7 @@ impl Place {
 
     /// `strata WORDS`, split at spaces.
     pub fn command(&self, words: &str) -> Command {
-        let mut c = Command::new(env!("CARGO_BIN_EXE_strata"));
+        let mut c = self.inside(env!("CARGO_BIN_EXE_strata"));
         self.at_home(&mut c).args(words.split_whitespace());
         c
     }
@@ -177,6 +230,11 @@ impl Drop for Place {
             if let Some(name) = file.strip_suffix(".lock") {
                 let _ = self.command(&format!("stop --force {name}")).output();
             }
+        }
+        if let Some(mut keeper) = self.keeper.take() {
+            // It sleeps, and is ours.
+            let _ = keeper.kill();
+            let _ = keeper.wait();
         }
     }
 }

@@ -3,10 +3,10 @@
 use super::Emitter;
 use super::cold::Cold;
 use super::value::{Leaf, V, short};
+use crate::crossings;
 use crate::layout::{self, Word, word};
-use crate::unit::JUMPS;
 use strata_isa::ops::{Cond, Reg};
-use strata_x64::{Alu, Cc, Gpr, Mem, Size};
+use strata_x64::{Alu, Cc, Gpr, Size};
 
 fn condition(c: Cond) -> Cc {
     match c {
@@ -110,13 +110,8 @@ impl Emitter<'_> {
     pub(super) fn look_up(&mut self) {
         self.settle();
         self.asm.mov_rm(Size::Q, Gpr::Rdx, word(Word::Jumps));
-        self.asm.rorx(Size::D, Gpr::Rcx, Gpr::Rax, JUMPS.shift);
-        self.asm.alu_rr(Alu::Xor, Size::D, Gpr::Rcx, Gpr::Rax);
-        self.asm.alu_ri(Alu::And, Size::D, Gpr::Rcx, JUMPS.mask);
-        self.asm.alu_rm(Alu::Cmp, Size::Q, Gpr::Rax, Mem::index(Gpr::Rdx, Gpr::Rcx, 8, 0));
         let miss = self.asm.label();
-        self.asm.jcc(Cc::Ne, miss);
-        self.asm.jmp_m(Mem::index(Gpr::Rdx, Gpr::Rcx, 8, 8));
+        crossings::jump(self.asm, miss);
         self.cold.push(Cold::Leave { from: miss });
     }
 

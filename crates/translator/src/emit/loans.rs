@@ -7,6 +7,7 @@
 //! way round, so that all others see the map as it always is.
 
 use super::Emitter;
+use super::float::bits;
 use super::windows::{self, Window};
 use crate::layout;
 use crate::registers::{self, MAP, slot};
@@ -63,9 +64,8 @@ impl Loans {
         let mut uses = [0u32; 32];
         let mut looks = [[0u32; 2]; WINDOWS];
         for (n, step) in steps.iter().enumerate() {
-            for (r, n) in uses.iter_mut().enumerate().skip(1) {
-                *n += (step.insn.x_reads() >> r & 1) + (step.insn.x_writes() >> r & 1);
-            }
+            let (reads, writes) = (step.insn.x_reads(), step.insn.x_writes());
+            bits(reads).chain(bits(writes)).for_each(|r| uses[usize::from(r)] += 1);
             if let (Some(window), Some(write)) = (windows.and_then(|w| w.get(n)), windows::accesses(step)) {
                 looks[usize::from(*window)][usize::from(write)] += 1;
             }

@@ -2,7 +2,7 @@
 
 use super::owed::{self, Word};
 use super::value::{Leaf, V};
-use super::{Emitter, Stop};
+use super::{Emitter, Stop, status};
 use crate::registers::slot;
 use strata_isa::Insn;
 use strata_isa::ops::{Amo, Bin, Cbo, Cond, CsrOp, Fmt, Fp, Ops, Reg, Sys, Un, VmaFence, Width};
@@ -147,7 +147,11 @@ impl Ops for Emitter<'_> {
     }
 
     fn csr(&mut self, op: CsrOp, csr: u16, src: V, read: bool, write: bool) -> Result<V, Stop> {
-        self.plain_csr(op, csr, src, read, write)
+        if csr == status::SSTATUS {
+            self.status_csr(op, src, write)
+        } else {
+            self.plain_csr(op, csr, src, read, write)
+        }
     }
     fn system(&mut self, _op: Sys) -> Result<(), Stop> {
         self.no_rule()

@@ -63,6 +63,8 @@ pub(super) struct Now {
     pub compares_words: bool,
     /// The upper half of what is computed is not wanted.
     pub word_only: bool,
+    /// What comes next runs in another context.
+    pub changes_context: bool,
 }
 
 impl Owed {

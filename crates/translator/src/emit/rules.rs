@@ -31,7 +31,7 @@ impl Emitter<'_> {
             Effect::Jump | Effect::JumpTo | Effect::Branch | Effect::Fence => true,
             Effect::FpLoad(_) | Effect::FpStore(_) => true,
             Effect::Fp => float::has_rule(insn, f),
-            Effect::Csr => self.plain(insn.imm as u16).is_some(),
+            Effect::Csr => self.plain(insn.imm as u16).is_some() || self.is_status(insn),
             _ => false,
         }
     }

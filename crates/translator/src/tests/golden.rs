@@ -200,6 +200,8 @@ fn golden_floats() {
 #[test]
 fn golden_system() {
     let csrs = [insn(Csrrw, SP, SP, 0, 0x140), insn(Csrrs, A0, 0, 0, 0xc00), insn(Addi, A0, A0, 0, 1)];
+    let leave = [insn(Csrrci, 0, 2, 0, 0x100), insn(Csrrw, 0, A0, 0, 0x100), insn(Sret, 0, 0, 0, 0)];
+    let reach = [insn(Lui, T0, 0, 0, 0x40 << 12), insn(Csrrs, A0, T0, 0, 0x100)];
     let no_rule = [insn(OrcB, T0, S0, 0, 0), insn(Add, A0, A0, T0, 0)];
     check(
         "system",
@@ -207,6 +209,8 @@ fn golden_system() {
             ("A CSR that is only memory, and one that is not", in_kernel(Path::at(PC)).then_all(&csrs)),
             ("An instruction without a rule", Path::at(PC).then_all(&no_rule)),
             ("ecall", Path::at(PC).then(insn(Addi, 17, 0, 0, 64)).then(insn(Ecall, 0, 0, 0, 0))),
+            ("Interrupts off in a kernel, and back to the program", in_kernel(Path::at(PC)).then_all(&leave)),
+            ("A kernel is about to look at a program's memory", in_kernel(Path::at(PC)).then_all(&reach)),
         ],
     );
 }

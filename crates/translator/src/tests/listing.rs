@@ -181,6 +181,10 @@ impl Names {
             (to.exit, "exit".into()),
             (to.fuel, "fuel".into()),
             (to.interpret, "interpret".into()),
+            (to.crossings.ecall, "cross.ecall".into()),
+            (to.crossings.sret, "cross.sret".into()),
+            (to.crossings.set_status, "set_status".into()),
+            (to.crossings.read_status, "read_status".into()),
         ]);
         for w in [Width::I8, Width::U8, Width::I16, Width::U16, Width::I32, Width::U32, Width::I64] {
             let name = format!("{w:?}").to_lowercase();
@@ -257,6 +261,8 @@ fn fields(path: &Path) -> HashMap<i32, String> {
         (Word::Mxcsr, "mxcsr"),
         (Word::HostMxcsr, "host_mxcsr"),
         (Word::End, "end"),
+        (Word::JumpsSupervisor, "jumps.supervisor"),
+        (Word::JumpsSum, "jumps.sum"),
     ] {
         all.insert(at(offset_of!(Core, tier)) + w as i32 * 8, format!("word.{name}"));
     }
@@ -274,6 +280,8 @@ fn fields(path: &Path) -> HashMap<i32, String> {
         (offset_of!(Core, csr.sepc), "csr.sepc"),
         (offset_of!(Core, csr.scause), "csr.scause"),
         (offset_of!(Core, csr.stval), "csr.stval"),
+        (offset_of!(Core, csr.mstatus), "csr.mstatus"),
+        (offset_of!(Core, mmu.data.selected), "data_context"),
         (offset_of!(Core, reservation.va), "reservation.va"),
         (offset_of!(Core, reservation.pa), "reservation.pa"),
         (offset_of!(Core, reservation.value), "reservation.value"),

@@ -236,10 +236,11 @@ fn looking_ahead_leaves_no_mark_in_the_guests_page_table() {
         m
     };
     let accessed = |m: &Machine| m.memory(PTE, 1)[0] & 0x40 != 0;
-    // Over both pages, to where it began.
-    let bytes = kernel(0, None).memory(BASE, 8).into_iter().chain(kernel(0, None).memory(BASE + 0x1000, 8));
+    // Over both pages, to where it began, as often as a loop goes round in a path.
+    let round = [BASE, BASE + 0x1000].map(|at| kernel(0, None).memory(at, 8)).concat();
+    let bytes = [round.as_slice(); 8].concat().into_iter();
     let head = u64::from_le_bytes(kernel(0, None).memory(BASE, 8).try_into().unwrap());
-    let path = HotPath::new(1, 0, head, 4, hash(bytes)).with_turns([Turn::Taken]);
+    let path = HotPath::new(1, 0, head, 32, hash(bytes)).with_turns([Turn::Taken; 8]);
     let paths = Arc::new(HotPaths::of([path.clone()]));
     let [mut plain, mut warm] = [None, Some(RELUCTANT)].map(|o| kernel(0, o));
     warm.hart.warm(&paths);

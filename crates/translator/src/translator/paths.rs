@@ -12,8 +12,9 @@ use crate::unit::{NONE, Site, Span, Step, Unit};
 use crate::warm;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
+use strata_isa::Op;
 use strata_isa::ops::Width;
-use strata_riscv::tier::{Core, DataContext, FetchPage};
+use strata_riscv::tier::{Cause, Core, DataContext, FetchPage};
 
 /// Executions before a path of another run is looked for. The same library is hot in one of many processes and hardly runs
 /// in the next: translated when they were first met, paths cost a boot of Debian more than they gained.
@@ -48,7 +49,7 @@ impl Translator {
         if let Some(r) = &self.recording
             && (r.expect != pc || r.context != context || r.privilege != core.privilege)
         {
-            self.finish_recording();
+            self.finish_recording(core);
         }
         if self.recording.is_none() {
             let heat = &mut self.heat[heat_index(pc)];
@@ -65,13 +66,13 @@ impl Translator {
         {
             self.recording = Some(r);
         } else {
-            self.finish_recording();
+            self.finish_recording(core);
         }
     }
 
     /// Translates the block at `core.pc` before it runs for the first time; whether there is code now.
     pub(super) fn translate_ahead(&mut self, core: &mut Core, context: u8) -> bool {
-        self.finish_recording();
+        self.finish_recording(core);
         self.alone = core.ram.harts() == 1;
         let pc = core.pc;
         let mut r = Recording::new(context, core.privilege, pc);
@@ -107,7 +108,7 @@ impl Translator {
             self.flush();
         }
         // It ends where it comes to code that is there.
-        self.finish_recording();
+        self.finish_recording(core);
         self.alone = core.ram.harts() == 1;
         found.into_iter().any(|(n, path)| {
             let mut r = Recording::new(context, core.privilege, pc);
@@ -121,8 +122,13 @@ impl Translator {
         })
     }
 
-    pub(super) fn finish_recording(&mut self) {
-        if let Some(r) = self.recording.take() {
+    pub(super) fn finish_recording(&mut self, core: &Core) {
+        if let Some(mut r) = self.recording.take() {
+            let (cause, at) = (core.csr.scause, core.csr.sepc);
+            let called = |s: &Step| s.insn.op == Op::Ecall && s.pc == at && cause == Cause::EcallUser as u64;
+            if r.pending().last().is_some_and(called) {
+                r.commit_call();
+            }
             self.translate(r.finish());
         }
     }
@@ -178,7 +184,6 @@ impl Translator {
             main: made.main,
             incoming: NONE,
             suspect: false,
-            chain: NONE,
         };
         self.cache.add(added, &r.pages, made.exits.into_iter());
         FIGURES.instructions.fetch_add(n as u64, Relaxed);

@@ -3,14 +3,24 @@
 //! That it opens is not enough: some hosts offer one that interprets a guest's kernel code. So it is measured.
 
 use super::{Finding, Level};
+use crate::arch::processor;
 use strata_kvm::{KernelSpeed, Kind, Report, Unusable};
 
-const NOT_YET: &str = "no engine of this version uses it";
-const COST: &str = "nothing in this version: every machine is RISC-V, on the software engine; later, x86 guests at native speed";
+const COST: &str = "amd64 machines (`--arch amd64`) at a processor's speed; riscv64 ones run on the software engine and need nothing";
 
 /// Measures it.
 pub(super) fn kvm() -> Finding {
-    verdict(strata_kvm::probe())
+    let mut finding = verdict(strata_kvm::probe());
+    if let Ok((names, missing)) = processor::here() {
+        finding.detail += &processors(&names, missing.as_deref());
+    }
+    finding
+}
+
+/// Which processors a guest can be shown, and why not the next.
+fn processors(names: &[String], missing: Option<&str>) -> String {
+    let why = missing.map_or_else(String::new, |why| format!("; {why}"));
+    format!("; processors for guests (`--cpu`): {}{why}", names.join(", "))
 }
 
 fn verdict(found: Result<Report, Unusable>) -> Finding {
@@ -25,19 +35,23 @@ fn speed(speed: &KernelSpeed) -> Finding {
         m if m < 10.0 => format!("{m:.1}"),
         m => format!("{m:.0}"),
     };
-    let measured =
-        format!("{mips} million instructions a second, {:.1} µs an exit; {NOT_YET}", speed.exit_us);
+    let measured = format!("{mips} million instructions a second, {:.1} µs an exit", speed.exit_us);
     let (detail, fix) = match speed.kind() {
         Kind::Native => {
-            return Finding::good("kvm", format!("runs guest kernel code on the processor: {measured}"));
+            let detail =
+                format!("runs guest kernel code on the processor: {measured}; amd64 machines run on it");
+            return Finding::good("kvm", detail);
         }
         Kind::Slow => (
-            format!("runs guest kernel code, but slower than a processor should: {measured}"),
+            format!(
+                "runs guest kernel code, but slower than a processor should: {measured}; amd64 machines run on it, slowly"
+            ),
             "look again when this host is idle; if it is itself a virtual machine, ask for hardware that is not shared",
         ),
         Kind::Emulated => (
             format!(
-                "/dev/kvm opens, but this host interprets guest kernel code instead of running it: {measured}"
+                "/dev/kvm opens, but this host interprets guest kernel code instead of running it: {measured}; amd64 \
+                 systems are refused on it, small programs run with `--engine kvm`"
             ),
             "a host with hardware virtualization: bare metal, or a virtual machine with nested virtualization switched on",
         ),
@@ -84,10 +98,17 @@ mod tests {
         ] {
             let f = at(mips);
             assert_eq!(f.level, level, "{f:?}");
-            for part in [words, number, "6.9 µs an exit", NOT_YET] {
+            for part in [words, number, "6.9 µs an exit", "amd64"] {
                 assert!(f.detail.contains(part), "{part}: {f:?}");
             }
         }
+    }
+
+    #[test]
+    fn processors_are_told_with_what_the_next_lacks() {
+        let names = ["host".to_owned(), "x86-64-v2".to_owned()];
+        assert_eq!(processors(&names, None), "; processors for guests (`--cpu`): host, x86-64-v2");
+        assert!(processors(&names, Some("v3 lacks avx")).ends_with("x86-64-v2; v3 lacks avx"));
     }
 
     #[test]

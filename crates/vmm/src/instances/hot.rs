@@ -3,10 +3,9 @@
 //! It is a hint, so nothing that becomes of it is an error: what cannot be read is ignored, what cannot be written is not
 //! there next time, and a line in the log says so. It is replaced as a whole: a crash leaves the old list or the new one.
 
-use super::sync_dir;
 use std::fmt::Display;
-use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use strata_engine::hot::{HotPaths, MAX_BYTES};
 use strata_snapshot::HOT_PATHS;
@@ -51,12 +50,8 @@ pub(crate) fn keep(dir: &Path, paths: &HotPaths) {
     if paths.is_empty() {
         return;
     }
-    let (path, new) = (dir.join(HOT_PATHS), dir.join(".hot-paths.new"));
-    let written = File::create(&new)
-        .and_then(|mut f| f.write_all(&paths.to_bytes()).and_then(|()| f.sync_all()))
-        .and_then(|()| fs::rename(&new, &path))
-        .and_then(|()| sync_dir(dir));
-    if let Err(e) = written {
+    if let Err(e) = super::replace(dir, HOT_PATHS, &paths.to_bytes()) {
+        let path = dir.join(HOT_PATHS);
         tracing::warn!("the list of hot paths {} was not written: {e}", path.display());
     }
 }
@@ -64,6 +59,7 @@ pub(crate) fn keep(dir: &Path, paths: &HotPaths) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use strata_engine::hot::HotPath;
 
     fn read_in(dirs: &[&Path]) -> HotPaths {

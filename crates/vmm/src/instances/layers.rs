@@ -11,7 +11,7 @@
 //! names under the store's lock: a crash in between leaves some with the old layers and some with the new, all whole.
 
 use super::saved::{read_record, tidy, write_record};
-use super::snapshots::{SNAPSHOTS, fresh, manifests, needed};
+use super::snapshots::{SNAPSHOTS, fresh, needed, readable};
 use super::{Store, remove_tree};
 use crate::{Error, Result};
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use strata_block::Format;
-use strata_snapshot::{MEMORY, Manifest, MemoryRef, Rewrite, SetReader, new_id, rewrite_set};
+use strata_snapshot::{MEMORY, Manifest, Rewrite, SetReader, new_id, rewrite_set};
 
 /// From that many layers of a disk on they are folded.
 const FOLD_DISK: usize = 8;
@@ -31,16 +31,6 @@ const MERGING: &str = ".merge-";
 /// The store's lock, for who has only an instance's folder.
 pub(crate) fn guard_of(dir: &Path) -> Result<OwnedFd> {
     Store::of(dir).guard()
-}
-
-/// The layers of a snapshot, from the top.
-fn layers_of(manifest: &Manifest) -> Vec<&MemoryRef> {
-    [&manifest.memory].into_iter().chain(&manifest.below).collect()
-}
-
-/// Tags and manifests of those that can be read.
-fn readable(dir: &Path) -> Result<Vec<(String, Manifest)>> {
-    Ok(manifests(dir)?.into_iter().filter_map(|(tag, m)| Some((tag, m.ok()?))).collect())
 }
 
 /// Removes what dead processes have left among the snapshots. The store's lock and the instance's are held.
@@ -70,14 +60,13 @@ pub(super) fn pass_on_children(dir: &Path, gone: &Manifest) -> Result<()> {
 fn to_merge(sets: &[(String, Manifest)]) -> Option<(&str, usize)> {
     let tops: BTreeSet<&str> = sets.iter().map(|(_, m)| m.memory.sha256.as_str()).collect();
     for (tag, manifest) in sets {
-        let layers = layers_of(manifest);
+        let layers: Vec<_> = manifest.layers().collect();
         // The lowest is large, and little of it is ever in vain.
         for (upper, pair) in layers.windows(2).enumerate().take(layers.len().saturating_sub(2)) {
             let [_, lower] = pair else { continue };
             let above = |(_, m): &(String, Manifest)| {
-                let all = layers_of(m);
-                let at = all.iter().position(|l| l.sha256 == lower.sha256)?;
-                all.get(at.checked_sub(1)?).map(|l| l.sha256.clone())
+                let at = m.layers().position(|l| l.sha256 == lower.sha256)?;
+                m.layers().nth(at.checked_sub(1)?).map(|l| l.sha256.clone())
             };
             let uppers: BTreeSet<String> = sets.iter().filter_map(above).collect();
             if !tops.contains(lower.sha256.as_str()) && uppers.len() == 1 {
@@ -91,12 +80,12 @@ fn to_merge(sets: &[(String, Manifest)]) -> Option<(&str, usize)> {
 /// Merges layers of the snapshots in `dir` that are needed for others only. Machines may run. The caller does not hold the
 /// store's lock.
 pub(super) fn merge_all(dir: &Path) -> Result<()> {
-    let sets = readable(dir)?;
+    let mut sets = readable(dir)?;
     // Each merge takes one layer away.
     for _ in 0..sets.iter().map(|(_, m)| m.below.len()).sum() {
-        let sets = readable(dir)?;
         let Some((tag, upper)) = to_merge(&sets) else { break };
         merge(dir, tag, |_| Some(upper..upper + 2))?;
+        sets = readable(dir)?;
     }
     Ok(())
 }
@@ -127,16 +116,11 @@ fn merge(dir: &Path, tag: &str, which: impl Fn(&SetReader) -> Option<Range<usize
         let file = work.join(MEMORY);
         let id = new_id().map_err(|e| Error::io("name a layer", e))?;
         set.memory().merge(which.clone(), &file, id)?;
-        let old: Vec<&str> = layers_of(set.manifest())
-            .get(which.clone())
-            .unwrap_or_default()
-            .iter()
-            .map(|l| &*l.sha256)
-            .collect();
+        let names = |m: &Manifest| m.layers().map(|l| l.sha256.clone()).collect::<Vec<_>>();
+        let old = names(set.manifest()).get(which.clone()).unwrap_or_default().to_vec();
         let _guard = guard_of(dir)?;
         for (tag, manifest) in readable(dir)? {
-            let layers: Vec<&str> = layers_of(&manifest).iter().map(|l| &*l.sha256).collect();
-            if let Some(n) = layers.windows(old.len()).position(|w| w == old) {
+            if let Some(n) = names(&manifest).windows(old.len()).position(|w| w == old) {
                 let rewrite = Rewrite { merged: Some((n..n + old.len(), &file)), ..Rewrite::default() };
                 rewrite_set(&at.join(tag), &rewrite)?;
             }

@@ -1,12 +1,17 @@
 //! What is written down about an instance, and what is asked for when one is made.
 
-use crate::spec::{DiskFormat, DiskSpec, NetSpec, Tier, VmmSpec, make_absolute};
+use crate::arch::{Arch, Engine};
+use crate::migrate::Moving;
+use crate::spec::{DiskFormat, DiskSpec, NetSpec, Tier, Virtio, VmmSpec, make_absolute};
 use crate::{Result, name};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// The schema of [`InstanceRecord`] that this program writes.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 4;
+
+/// How far back an instance knows what it comes from.
+const MAX_LINE: usize = 256;
 
 /// What an instance is made of. Fields are only ever added, with a default; `schema` counts changes that an older
 /// program must not pass over.
@@ -24,6 +29,18 @@ pub struct InstanceRecord {
     /// Image that it was made from.
     #[serde(default)]
     pub image: Option<String>,
+    /// Architecture of its guest.
+    #[serde(default)]
+    pub arch: Arch,
+    /// What is to run it.
+    #[serde(default)]
+    pub engine: Engine,
+    /// The processor that its guest sees, by name; the host's own where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
+    /// How its virtio devices are reached.
+    #[serde(default, skip_serializing_if = "is_mmio")]
+    pub virtio: Virtio,
     /// vCPUs.
     pub cpus: u32,
     /// Memory in bytes.
@@ -68,9 +85,29 @@ pub struct InstanceRecord {
     /// Whether it is a copy then, or has gone back in time.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub renewed: bool,
+    /// Of a clone: the set in its folder that its memory stands on until it has a snapshot of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<String>,
     /// The snapshot, by id, that its present state comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<String>,
+    /// Those that one comes from, nearest first: if it is gone, the nearest that is left is the parent of the next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub line: Vec<String>,
+    /// How often it has changed its owner.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub epoch: u64,
+    /// The migration that it is in: whose it is, its journal says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving: Option<Moving>,
+}
+
+fn is_mmio(virtio: &Virtio) -> bool {
+    *virtio == Virtio::Mmio
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 fn first_layer() -> String {
@@ -94,6 +131,14 @@ pub struct NewInstance {
     pub base: Option<(PathBuf, DiskFormat)>,
     /// Size of its disk in bytes, if larger than the image's.
     pub disk_size: Option<u64>,
+    /// Architecture of its guest.
+    pub arch: Arch,
+    /// What is to run it.
+    pub engine: Engine,
+    /// The processor that its guest sees, by name; the host's own where absent.
+    pub cpu: Option<String>,
+    /// How its virtio devices are reached.
+    pub virtio: Virtio,
     /// vCPUs.
     pub cpus: u32,
     /// Memory in bytes.
@@ -134,6 +179,10 @@ impl InstanceRecord {
             created: crate::now(),
             ephemeral: new.ephemeral,
             image: new.image,
+            arch: new.arch,
+            engine: new.engine,
+            cpu: new.cpu,
+            virtio: new.virtio,
             cpus: new.cpus,
             memory: new.memory,
             deterministic: new.deterministic,
@@ -150,7 +199,11 @@ impl InstanceRecord {
             mac: name::mac_for(salted, salt),
             suspended: None,
             renewed: false,
+            under: None,
             at: None,
+            line: Vec::new(),
+            epoch: 0,
+            moving: None,
         })
     }
 
@@ -167,7 +220,8 @@ impl InstanceRecord {
             ));
         }
         // Names of files in its folder, and of nothing else.
-        let files = [&record.layer].into_iter().chain(&record.layers).chain(&record.suspended);
+        let files =
+            [&record.layer].into_iter().chain(&record.layers).chain(&record.suspended).chain(&record.under);
         if let Some(name) = files.into_iter().find(|n| n.contains('/') || n.starts_with('.') || n.is_empty())
         {
             return Err(format!("`{name}` is no name of a file in its folder"));
@@ -186,12 +240,32 @@ impl InstanceRecord {
         })
     }
 
+    /// The snapshots that it comes from, by id, nearest first.
+    pub(crate) fn ancestors(&self) -> impl Iterator<Item = String> + use<> {
+        self.at.clone().into_iter().chain(self.line.clone())
+    }
+
+    /// Its present state comes from the snapshot `id`, which came from `ancestors`, nearest first.
+    pub(crate) fn comes_from(&mut self, id: String, ancestors: impl Iterator<Item = String>) {
+        self.line = ancestors.take(MAX_LINE).collect();
+        self.at = Some(id);
+    }
+
+    /// What it is once its machine runs: it does not stand any more where it went on from.
+    pub(crate) fn begun(&self) -> InstanceRecord {
+        InstanceRecord { suspended: None, renewed: false, ..self.clone() }
+    }
+
     /// What to run, for the instance in `dir`: detached, console to whoever attaches.
     pub(crate) fn spec_in(&self, dir: &Path) -> VmmSpec {
         let r = self.clone();
         let layer = r.own_disk(dir);
         VmmSpec {
             image: r.image,
+            arch: r.arch,
+            engine: r.engine,
+            cpu: r.cpu,
+            virtio: r.virtio,
             cpus: r.cpus,
             memory: r.memory,
             deterministic: r.deterministic,
@@ -206,14 +280,20 @@ impl InstanceRecord {
             instance_dir: Some(dir.to_owned()),
             ephemeral: r.ephemeral,
             renewed: r.renewed,
+            becomes: r.suspended.is_some().then(|| Box::new(self.begun())),
             restore: r.suspended.map(|s| dir.join(s)),
             ..VmmSpec::new(r.name)
         }
     }
 
-    /// The least schema that says what it says: an older program must not run it without its layers, or from power-on.
+    /// The least schema that says what it says: an older program must not run it without its layers, or from
+    /// power-on, or while it is another host's, or as another kind of machine or with another processor or bus.
     fn least_schema(&self) -> u32 {
-        if self.suspended.is_some() || !self.layers.is_empty() || !is_first_layer(&self.layer) {
+        if self.cpu.is_some() || self.virtio != Virtio::Mmio {
+            4
+        } else if self.moving.is_some() || self.arch != Arch::default() {
+            3
+        } else if self.suspended.is_some() || !self.layers.is_empty() || !is_first_layer(&self.layer) {
             2
         } else {
             1

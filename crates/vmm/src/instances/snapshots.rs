@@ -8,7 +8,7 @@
 //! clone has links of its own to memory and layers, so that neither needs the other's folder.
 
 use super::layers;
-use super::saved::{SAVED, read_record, tidy, write_record};
+use super::saved::{self, SAVED, read_record};
 use super::{Instance, InstanceRecord, MAKING, REMOVING, Store, lock_file, remove_tree, sync_dir};
 use crate::spec::NetSpec;
 use crate::{Error, Kind, Result, name};
@@ -56,11 +56,16 @@ pub(crate) fn manifests(dir: &Path) -> Result<Vec<(String, Result<Manifest>)>> {
         .collect())
 }
 
-/// Makes a writable layer over the first of `layers`, in `dir`; gives its name.
+/// Tags and manifests of those that can be read.
+pub(crate) fn readable(dir: &Path) -> Result<Vec<(String, Manifest)>> {
+    Ok(manifests(dir)?.into_iter().filter_map(|(tag, m)| Some((tag, m.ok()?))).collect())
+}
+
+/// Makes a writable layer over the first of `layers`, in `dir`, not durable yet; gives its name.
 pub(super) fn layer_over(dir: &Path, layers: &[String], id: &str) -> Result<Option<String>> {
     let Some(under) = layers.first() else { return Ok(None) };
     let name = format!("disk-{id}.qcow2");
-    strata_block::create_overlay(&dir.join(&name), &dir.join(under), Format::Qcow2, None)?;
+    strata_block::lay_over(&dir.join(&name), &dir.join(under), Format::Qcow2)?;
     Ok(Some(name))
 }
 
@@ -189,6 +194,10 @@ impl Store {
                 }
             }
             put_back(&making, &set, &manifest, &mut record)?;
+            // Its first snapshot is to have only what it has written: the one that it comes from is not its own.
+            record.under = record.suspended.clone();
+            durable(&making, &record).map_err(fail)?;
+            saved::write_record(&making, &record)?;
             fs::rename(&making, &to).and_then(|()| sync_dir(&self.dir)).map_err(fail)?;
             Ok(Instance { record, dir: to.clone(), lock, fresh: true, from: Some(set.clone()) })
         })();
@@ -227,31 +236,38 @@ fn card(source: &str, has: &str) -> Error {
     Error::new(Kind::Config, m)
 }
 
-/// Makes `record`, of the instance in `dir`, go on from the set: own names for its files, a new layer over its disk. The
-/// record is written last.
+/// Makes `record`, of the instance in `dir`, go on from the set: own names for its files, a new layer over its disk. None of
+/// it is durable, and the record is not written. The store's lock is held.
 fn put_back(dir: &Path, set: &Path, manifest: &Manifest, record: &mut InstanceRecord) -> Result<()> {
     let id = fresh()?;
     let saved = format!("{SAVED}{id}");
-    link_set(set, &dir.join(&saved))?;
-    // From here on it is this very set, whatever becomes of the other name.
-    if SetReader::manifest_of(&dir.join(&saved))? != *manifest {
-        let m = format!("The snapshot {} was replaced meanwhile: try again.", set.display());
-        return Err(Error::new(Kind::BadInput, m));
-    }
+    link_set(set, manifest, &dir.join(&saved))?;
     let layers = manifest.disks.first().map(|d| d.layers.clone()).unwrap_or_default();
     if let Some(layer) = layer_over(dir, &layers, &id)? {
         (record.layer, record.layers) = (layer, layers);
     }
-    (record.suspended, record.renewed, record.at) = (Some(saved), true, Some(manifest.id.clone()));
-    write_record(dir, record)
+    (record.suspended, record.renewed, record.under) = (Some(saved), true, None);
+    let then = record_of(manifest, &format_args!("The snapshot {}", set.display()))?;
+    record.comes_from(manifest.id.clone(), then.ancestors());
+    Ok(())
+}
+
+/// Makes durable what the instance in `dir` goes on from: its writable layer, and the names in its set.
+pub(super) fn durable(dir: &Path, record: &InstanceRecord) -> std::io::Result<()> {
+    if record.own_disk(dir).is_some() {
+        fs::File::open(dir.join(&record.layer))?.sync_all()?;
+    }
+    record.suspended.iter().try_for_each(|set| sync_dir(&dir.join(set)))?;
+    sync_dir(dir)
 }
 
 impl Instance {
-    /// Goes back to a snapshot, which [`Store::verify`] has found good: it then goes on from there. What it was before
-    /// is lost, unless a snapshot has it.
+    /// Goes back to a snapshot: [`Instance::spec`] says from here on how it goes on from there. When its machine runs, that is
+    /// written down, and what it was before is lost, unless a snapshot has it. If that does not come to pass, it stays what
+    /// it was.
     ///
     /// # Errors
-    /// `NotFound`; `BadInput` if it is not whole: nothing has changed.
+    /// `NotFound`; `BadInput` if it is not whole.
     pub fn go_back(&mut self, tag: &str) -> Result<()> {
         let store = Store::of(&self.dir);
         // From here on nobody rewrites the snapshot.
@@ -259,10 +275,10 @@ impl Instance {
         let set = store.snapshot(&self.record.name, tag)?;
         let manifest = SetReader::manifest_of(&set)?;
         store.has_layers(&self.record.name, tag, &manifest)?;
-        put_back(&self.dir, &set, &manifest, &mut self.record)?;
+        let mut record = self.record.clone();
+        put_back(&self.dir, &set, &manifest, &mut record)?;
         drop(guard);
-        self.from = Some(set);
-        tidy(&self.dir);
+        (self.record, self.from) = (record, Some(set));
         Ok(())
     }
 }

@@ -4,9 +4,9 @@
 //! import is written into a folder of its own, whose lock says that somebody is at it, and renamed.
 
 use super::saved::write_record;
-use super::snapshots::{SNAPSHOTS, fresh, layer_over, rebind, record_of};
+use super::snapshots::{SNAPSHOTS, durable, fresh, layer_over, rebind, record_of};
 use super::{IMPORTING, InstanceRecord, Store, lock_file, remove_tree, sync_dir};
-use crate::assemble::open_disk;
+use crate::disks::open_disk;
 use crate::spec::{DiskFormat, DiskSpec, NetSpec};
 use crate::{Error, Kind, Result, name};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
@@ -115,7 +115,8 @@ impl Store {
         let refuse =
             |why: String| Error::new(Kind::BadInput, format!("The export {} {why}.", from.display()));
         let m = &manifest.machine;
-        if (m.board.as_str(), m.engine.as_str()) != (strata_machine::BOARD, strata_machine::ENGINE) {
+        let board = record.arch.board();
+        if (m.board.as_str(), m.engine.as_str()) != (board.name(), strata_machine::engine_of(board)) {
             return Err(refuse(format!("is of a machine with board {} and engine {}", m.board, m.engine)));
         }
         if (m.cpus, m.memory) != (record.cpus, record.memory) || !record.disks.is_empty() {
@@ -127,7 +128,8 @@ impl Store {
         rebind(&mut record, net, &name)?;
         (record.name, record.created) = (name.clone(), crate::now());
         (record.ephemeral, record.suspended, record.renewed) = (false, None, false);
-        (record.base, record.layers, record.at) = (None, Vec::new(), Some(manifest.id.clone()));
+        (record.base, record.layers) = (None, Vec::new());
+        record.comes_from(manifest.id.clone(), std::iter::empty());
         record.spec_in(&to).check()?;
         let making = Making::begin(self)?;
         making.fill(&mut reader, from, &to, (manifest.clone(), record), &mut |at| progress(at, size))?;
@@ -138,7 +140,7 @@ impl Store {
     }
 
     /// The folder of an instance that is yet to be.
-    pub(super) fn free(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn free(&self, name: &str) -> Result<PathBuf> {
         let to = self.path(name)?;
         if to.exists() {
             let m = format!("An instance named {name} exists already: choose another name.");
@@ -191,7 +193,10 @@ impl Making {
             let m = format!("The export {} has more than the one disk that an instance has.", from.display());
             return Err(Error::new(Kind::BadInput, m));
         }
-        let mut incoming = Incoming::new(&contents)?;
+        let sets = self.dir.join(SNAPSHOTS);
+        fs::create_dir(&sets)
+            .map_err(|e| Error::io(format_args!("make the folder {}", sets.display()), e))?;
+        let mut incoming = Incoming::new(&contents, &sets.join(".new"))?;
         let layer = format!("disk-{}.qcow2", fresh()?);
         let mut disk =
             contents.disks.first().map(|size| new_disk(&self.dir.join(&layer), *size)).transpose()?;
@@ -235,11 +240,10 @@ impl Making {
         if let Some(writable) = layer_over(&self.dir, &record.layers, &fresh()?)? {
             record.layer = writable;
         }
+        durable(&self.dir, &record).map_err(fail)?;
         manifest.instance = json!(record);
-        let sets = self.dir.join(SNAPSHOTS);
-        fs::create_dir(&sets).map_err(fail)?;
         let tag = sets.join(&manifest.tag);
-        incoming.write(manifest, &sets.join(".new"), &tag, from)?;
+        incoming.write(manifest, &tag, from)?;
         write_record(&self.dir, &record)
     }
 

@@ -119,6 +119,7 @@ fn straw(spec: &VmmSpec) -> Result<Assembled> {
             return Ok(Assembled {
                 machine: Box::new(Held(machine)),
                 console: ours,
+                settle_in: Box::new(|| Ok(Vec::new())),
                 flush,
                 over_file: Vec::new(),
                 notes: Vec::new(),
@@ -138,6 +139,7 @@ fn straw(spec: &VmmSpec) -> Result<Assembled> {
     Ok(Assembled {
         machine: Box::new(Held(machine)),
         console: ours,
+        settle_in: Box::new(|| Ok(Vec::new())),
         flush: Box::new(flush),
         over_file: Vec::new(),
         notes,
@@ -399,6 +401,10 @@ fn an_instances_lock_goes_with_its_machine() {
         disk_size: None,
         deterministic: None,
         tier: None,
+        arch: Default::default(),
+        engine: Default::default(),
+        cpu: None,
+        virtio: Default::default(),
         cpus: 1,
         memory: 64 << 20,
         cmdline: String::new(),

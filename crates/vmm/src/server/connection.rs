@@ -7,6 +7,7 @@
 use super::{MAX_JOBS, Shared};
 use crate::console::ClientId;
 use crate::exit::{Error, Kind, Result};
+use crate::migrate::Step;
 use crate::protocol::{Attach, Message, PROTOCOL, Reply, method};
 use crate::wire::{Receiver, Sender, WireError};
 use serde_json::{Value, json};
@@ -14,6 +15,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 type Jobs = Arc<Mutex<HashMap<u64, Arc<AtomicBool>>>>;
 
@@ -96,6 +98,8 @@ impl Connection {
     fn request(&mut self, id: u64, method: &str, params: Value) -> Result<(), WireError> {
         let quick: Answer = match method {
             method::STATUS => Ok((json!(self.shared.status()), None)),
+            method::MIGRATE_STATUS => super::migrating::status(&self.shared).map(|f| (json!(f), None)),
+            method::MIGRATE_CANCEL => super::migrating::cancel(&self.shared).map(|()| (Value::Null, None)),
             method::CONSOLE_ATTACH => self.attach(params),
             method::CONSOLE_DETACH => {
                 self.consoles.drain(..).for_each(|c| self.shared.hub.detach(c));
@@ -113,6 +117,8 @@ impl Connection {
             | method::STOP
             | method::SUSPEND
             | method::SNAPSHOT
+            | method::MIGRATE
+            | method::MIGRATE_RECOVER
             | method::WAIT => {
                 if self.owner && matches!(method, method::STOP | method::WAIT) {
                     // Whoever waits has its console, or wants none.
@@ -160,7 +166,8 @@ impl Connection {
             jobs.insert(id, cancelled.clone());
         }
         self.shared.lock().jobs += 1;
-        let tells = matches!(method.as_str(), method::STOP | method::SUSPEND | method::WAIT);
+        let tells =
+            matches!(method.as_str(), method::STOP | method::SUSPEND | method::MIGRATE | method::WAIT);
         let (sender, shared, jobs) = (self.sender.clone(), self.shared.clone(), self.jobs.clone());
         let connection = self.id;
         let spawned = std::thread::Builder::new().name("job".into()).spawn(move || {
@@ -202,6 +209,9 @@ fn work(
     progress: impl Fn(&str),
 ) -> Result<Value> {
     let refused = |why: String| Error::new(Kind::Refused, format!("{}.", why.trim_end_matches('.')));
+    if !matches!(method, method::MIGRATE_RECOVER | method::WAIT) {
+        super::migrating::gone(shared)?;
+    }
     match method {
         method::PAUSE => shared.in_turn(|m| m.pause()),
         method::UNPAUSE => shared.in_turn(|m| m.unpause()),
@@ -216,6 +226,22 @@ fn work(
             let tag = params.get("tag").and_then(Value::as_str).unwrap_or_default();
             let passing = params.get("passing").and_then(Value::as_bool).unwrap_or(false);
             return super::saving::snapshot(shared, tag, passing, cancelled).map(|taken| json!(taken));
+        }
+        method::MIGRATE => {
+            let bad = |e| Error::new(Kind::Protocol, format!("migrate has wrong parameters: {e}."));
+            let ask = serde_json::from_value(params.clone()).map_err(bad)?;
+            let figures = super::migrating::migrate(shared, &ask, cancelled)?;
+            if figures.step == Step::Moved {
+                // Answered when its name and its ports are free.
+                shared.wait(cancelled)?;
+            }
+            return Ok(json!(figures));
+        }
+        method::MIGRATE_RECOVER => {
+            let force = params.get("force").and_then(Value::as_bool).unwrap_or(false);
+            let seconds = params.get("timeout").and_then(Value::as_u64).unwrap_or(30);
+            super::migrating::recover(shared, force, Duration::from_secs(seconds))?;
+            return super::migrating::status(shared).map(|f| json!(f));
         }
         method::SUSPEND => {
             progress("saving the machine");

@@ -10,11 +10,14 @@
 //! read for [`SEND_LIMIT`] is disconnected.
 
 mod connection;
+mod migrating;
 mod saving;
 
 use crate::console::Hub;
 use crate::control::MachineControl;
 use crate::exit::{Error, ExitReport, Kind, Result};
+use crate::instances::saved::tidy;
+use crate::migrate::pulling::Pull;
 use crate::protocol::{Message, Status, event};
 use crate::spec::VmmSpec;
 use crate::wire::{Receiver, Sender, halves};
@@ -24,8 +27,9 @@ use rustix::net::{SocketFlags, accept_with};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use strata_snapshot::FlowRef;
@@ -59,6 +63,8 @@ pub(crate) struct Shared {
     /// Held by whoever saves it, from before its turn until all is written: one at a time.
     saving: Mutex<Bases>,
     changed: Condvar,
+    /// Memory that followed it here, or does.
+    pull: OnceLock<Arc<Pull>>,
 }
 
 #[derive(Default)]
@@ -71,6 +77,7 @@ struct Progress {
     stood: Option<(u64, Vec<FlowRef>)>,
     /// Its memory is lost: it ends without its threads.
     lost: bool,
+    migration: migrating::Migration,
     connections: Vec<Entry>,
     subscribers: Vec<(u64, Sender)>,
     next: u64,
@@ -134,6 +141,10 @@ impl Shared {
 
     /// Asks for the machine's end; the first reason is the one reported.
     pub(crate) fn stop(&self, by: &str) {
+        if let Err(e) = migrating::gone(self) {
+            // It ends when that is over.
+            return tracing::warn!("{by} is passed over: {}", e.message);
+        }
         self.lock().stopped_by.get_or_insert_with(|| by.to_owned());
         self.machine.stop();
     }
@@ -162,7 +173,7 @@ impl Shared {
     fn status(&self) -> Status {
         Status {
             name: self.spec.name.clone(),
-            phase: self.machine.phase().to_owned(),
+            phase: if migrating::gone(self).is_err() { "moving" } else { self.machine.phase() }.to_owned(),
             cpus: self.spec.cpus,
             memory: self.spec.memory,
             tier: self.machine.tier().to_owned(),
@@ -255,6 +266,7 @@ impl Server {
             turn: Mutex::default(),
             saving: Mutex::new(bases),
             changed: Condvar::new(),
+            pull: OnceLock::new(),
         });
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let bell = Arc::new(bell.map_err(|e| Error::io("make an event descriptor", e))?);
@@ -275,6 +287,29 @@ impl Server {
         serve(sender, receiver, &self.shared, true)
     }
 
+    /// Follows memory that comes late, until it has come; if it never will, the machine ends.
+    pub(crate) fn follow(&self, pull: Arc<Pull>) {
+        let (shared, stopper) = (self.shared.clone(), self.stopper());
+        let _ = shared.pull.set(pull.clone());
+        let watch = move || pull.watch(|change| shared.figure(|f| change(f)), |why| stopper.lost(why));
+        if let Err(e) = std::thread::Builder::new().name("pulling".into()).spawn(watch) {
+            tracing::warn!("how far memory has come is not shown: {e}");
+        }
+    }
+
+    /// The machine has ended: whoever keeps memory for it is told that it is of no use any more.
+    pub(crate) fn needs_no_more(&self) {
+        if let Some(pull) = self.shared.pull.get() {
+            pull.end(LAST_ANSWERS);
+        }
+    }
+
+    /// Removes what a moment that is over has left in the instance's folder, while nobody saves the machine there.
+    pub(crate) fn tidy(&self, dir: &Path) {
+        let _alone = self.shared.saving.lock().unwrap_or_else(|e| e.into_inner());
+        tidy(dir);
+    }
+
     /// Stops the machine; returns when it has ended.
     pub fn stop(&self, by: &str) {
         self.shared.stop(by);
@@ -288,6 +323,11 @@ impl Server {
     /// Whether it was saved before it ended.
     pub fn suspended(&self) -> bool {
         self.shared.lock().suspended
+    }
+
+    /// Where it has moved to, if it has.
+    pub(crate) fn moved(&self) -> Option<String> {
+        self.shared.lock().migration.moved.clone()
     }
 
     /// Whether its memory was lost.

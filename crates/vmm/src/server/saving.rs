@@ -4,15 +4,16 @@
 //!   prepare: flush, new folder, new disk layer ─► [ stands: flush, state, dirty epoch, disk switched ] ─► runs on
 //!                                                                                    └► memory is copied, all made durable
 //! ```
-//! A machine that is suspended stands until all is written. Whatever fails, it goes on as if nothing had been asked.
+//! A machine that is suspended stands until all is written; one whose vCPUs write without asking (KVM's) stands in a snapshot
+//! until its memory is copied. Whatever fails, it goes on as if nothing had been asked.
 
 use super::Shared;
 use crate::InstanceRecord;
 use crate::convert::now_ns;
 use crate::exit::{Error, Kind, Result};
 use crate::instances::layers::{fold, fold_disk, guard_of};
-use crate::instances::saved::{SAVED, WRITING, read_record, write_record};
-use crate::instances::snapshots::{SNAPSHOTS, fresh, manifests};
+use crate::instances::saved::{SAVED, WRITING, read_record, tidy, write_record};
+use crate::instances::snapshots::{SNAPSHOTS, fresh, readable};
 use crate::name::check_name;
 use crate::protocol::Taken;
 use serde_json::json;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use strata_memory::FIRST_EPOCH;
-use strata_snapshot::{DiskRef, MAX_LAYERS, MachineRef, Manifest, SetWriter};
+use strata_snapshot::{DiskRef, MAX_LAYERS, MachineRef, Manifest, SetReader, SetWriter};
 
 /// Moments of this run that are kept as sets: since each of them the machine knows which pages were written.
 pub(super) struct Bases(Vec<(String, u32)>);
@@ -35,15 +36,18 @@ impl Bases {
     /// Lets `writer` stand on the latest that is still among the snapshots in `dir`, if there is one.
     fn lay_under(&self, writer: &mut SetWriter, dir: &Path) {
         // So that nobody rewrites that one while its layers are linked.
-        let (Ok(_guard), Ok(kept)) = (guard_of(dir), manifests(dir)) else { return };
-        let kept: Vec<_> = kept.into_iter().filter_map(|(tag, m)| Some((tag, m.ok()?))).collect();
+        let (Ok(_guard), Ok(kept)) = (guard_of(dir), readable(dir)) else { return };
+        let under = read_record(dir).ok().and_then(|r| r.under).map(|set| dir.join(set));
+        let under = under.and_then(|set| Some((SetReader::manifest_of(&set).ok()?, set)));
+        let kept = kept.into_iter().map(|(tag, m)| (m, dir.join(SNAPSHOTS).join(tag)));
+        let kept: Vec<_> = kept.chain(under).collect();
         let found = |(id, since): &(String, u32)| {
-            let (tag, manifest) = kept.iter().find(|(_, m)| m.id == *id)?;
-            (manifest.below.len() + 1 < MAX_LAYERS).then(|| (dir.join(SNAPSHOTS).join(tag), *since))
+            let (manifest, set) = kept.iter().find(|(m, _)| m.id == *id)?;
+            (manifest.layers().count() < MAX_LAYERS).then_some((set, *since))
         };
         if let Some((below, since)) = self.0.iter().rev().find_map(found) {
             // Where that one is damaged, or goes this moment, the new one has all of memory.
-            let _ = writer.stand_on(&below, since);
+            let _ = writer.stand_on(below, since);
         }
     }
 }
@@ -56,6 +60,7 @@ pub(super) fn suspend(shared: &Shared, cancelled: &AtomicBool) -> Result<()> {
 
 fn suspend_in_turn(shared: &Shared, bases: &Bases, cancelled: &AtomicBool) -> Result<()> {
     let dir = instance(shared)?;
+    whole(shared)?;
     let ran = shared.machine.phase() == "running";
     let saved = still(shared).and_then(|()| save(shared, bases, dir, cancelled));
     if saved.is_err() {
@@ -71,7 +76,21 @@ fn suspend_in_turn(shared: &Shared, bases: &Bases, cancelled: &AtomicBool) -> Re
     Ok(())
 }
 
-fn instance(shared: &Shared) -> Result<&Path> {
+/// Whether all of its memory is here: what still comes from another host cannot be saved yet.
+pub(super) fn whole(shared: &Shared) -> Result<()> {
+    let missing = shared.machine.ram().map_or(0, |ram| ram.missing());
+    if missing == 0 {
+        return Ok(());
+    }
+    let name = &shared.spec.name;
+    let m = format!(
+        "{missing} pages of {name}'s memory are still on their way from the host that it came from: try again when \
+         `strata migrate status {name}` says that it has moved."
+    );
+    Err(Error::new(Kind::Refused, m))
+}
+
+pub(super) fn instance(shared: &Shared) -> Result<&Path> {
     shared.spec.instance_dir.as_deref().ok_or_else(|| {
         let m =
             format!("The machine {} belongs to no instance: there is no place to save it.", shared.spec.name);
@@ -89,6 +108,7 @@ pub(super) fn snapshot(
 ) -> Result<Taken> {
     let mut bases = shared.saving.lock().unwrap_or_else(|e| e.into_inner());
     let dir = instance(shared)?;
+    whole(shared)?;
     let to = allowed(shared, dir, tag)?;
     std::fs::create_dir_all(dir.join(SNAPSHOTS)).map_err(|e| Error::io("make the folder of snapshots", e))?;
     let (id, old) = (fresh()?, read_record(dir)?);
@@ -103,7 +123,13 @@ pub(super) fn snapshot(
         shared.in_turn(|machine| {
             let ran = machine.phase() == "running";
             let stands = Instant::now();
-            let begun = still(shared).and_then(|()| begin(shared, dir, &mut writer, &old));
+            let begun = still(shared).and_then(|()| {
+                let epoch = begin(shared, dir, &mut writer, &old)?;
+                if machine.stands_while_copied() {
+                    writer.copy(cancelled)?;
+                }
+                Ok(epoch)
+            });
             if ran {
                 // If it cannot go on it has ended meanwhile, and the snapshot is good all the same.
                 let _ = machine.unpause();
@@ -117,7 +143,7 @@ pub(super) fn snapshot(
         let _ = std::fs::remove_file(dir.join(&record.layer));
     }
     let epoch = begun?;
-    let mut manifest = manifest(shared, id, &old);
+    let mut manifest = manifest(shared, dir, id, &old);
     manifest.tag = tag.to_owned();
     manifest.disks = vec![DiskRef { layers: record.layers.clone() }];
     let id = manifest.id.clone();
@@ -127,8 +153,14 @@ pub(super) fn snapshot(
     }
     bases.0.push((id.clone(), epoch));
     let mut record = read_record(dir)?;
-    record.at = Some(id);
+    let ancestors = record.ancestors();
+    record.comes_from(id, ancestors);
+    let stood = record.under.take();
     write_record(dir, &record)?;
+    if stood.is_some() {
+        // From here on it stands on its own.
+        tidy(dir);
+    }
     fold_later(shared, dir, tag);
     Ok(taken)
 }
@@ -225,21 +257,24 @@ fn save(shared: &Shared, bases: &Bases, dir: &Path, cancelled: &AtomicBool) -> R
     let mut writer = SetWriter::create(&dir.join(format!("{WRITING}{id}")))?;
     bases.lay_under(&mut writer, dir);
     shared.machine.save(&mut writer)?;
-    writer.finish(manifest(shared, id, &record), &dir.join(&name), cancelled)?;
-    record.suspended = Some(name.clone());
+    writer.finish(manifest(shared, dir, id, &record), &dir.join(&name), cancelled)?;
+    (record.suspended, record.under) = (Some(name.clone()), None);
     write_record(dir, &record).inspect_err(|_| {
         // If the record does name it, it is found damaged, and told; the machine goes on either way.
         let _ = std::fs::remove_dir_all(dir.join(&name));
     })
 }
 
-fn manifest(shared: &Shared, id: String, record: &InstanceRecord) -> Manifest {
+fn manifest(shared: &Shared, dir: &Path, id: String, record: &InstanceRecord) -> Manifest {
     let spec = &shared.spec;
-    let (board, engine) = (strata_machine::BOARD.into(), strata_machine::ENGINE.into());
+    let board = spec.arch.board();
+    let (board, engine) = (board.name().into(), strata_machine::engine_of(board).into());
     let machine = MachineRef { board, engine, cpus: spec.cpus, memory: spec.memory };
     let mut manifest = Manifest::new(id, machine, json!(record));
     manifest.created = crate::now();
-    manifest.parent = record.at.clone();
+    // The nearest that is left; a clone's are its source's, and not here.
+    let kept: Vec<String> = readable(dir).into_iter().flatten().map(|(_, m)| m.id).collect();
+    manifest.parent = record.ancestors().find(|id| kept.contains(id)).or_else(|| record.at.clone());
     if let Some((stood, flows)) = shared.lock().stood.clone() {
         (manifest.stood, manifest.flows) = (Some(stood), flows);
     }

@@ -273,3 +273,14 @@ fn who_connected_just_before_the_end_still_hears_of_it() {
     assert!(begun.elapsed() < LAST_ANSWERS, "one that never asks holds nobody for long");
     drop(idle);
 }
+
+#[test]
+fn a_process_that_waits_for_no_memory_leaves_recovery_to_the_journal() {
+    let ram = strata_memory::GuestRam::single(0x8000_0000, strata_memory::PAGE).unwrap();
+    let arrivals = strata_machine::Arrivals::new(ram.clone(), &[], Vec::new());
+    let s = setup(false);
+    s.server.follow(Arc::new(Pull::over(ram, Arc::new(arrivals))));
+    for force in [false, true] {
+        assert_eq!(s.client().recover_migration(force, 1).unwrap_err().kind, Kind::NotFound);
+    }
+}

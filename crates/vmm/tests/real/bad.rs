@@ -16,6 +16,11 @@ fn rewritten(dir: &Path, change: impl FnOnce(&mut Manifest, &mut Vec<u8>)) {
     writer.finish(manifest, dir, &AtomicBool::new(false)).unwrap();
 }
 
+/// All files of an instance but its log.
+fn files(dir: &Path) -> Vec<(PathBuf, u64)> {
+    listing(dir).into_iter().filter(|(path, _)| !path.ends_with("vmm.log")).collect()
+}
+
 #[test]
 fn another_machines_moment_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -26,13 +31,16 @@ fn another_machines_moment_is_refused_by_name() {
     let good = fs::read(set.join("state")).unwrap();
     let start = |word: &str| {
         let mut web = store.take("web").unwrap();
+        let (was, files) = (web.record().clone(), files(web.dir()));
         web.go_back("one").unwrap();
         let e = launcher(dir.path()).launch(&web.spec(), Some(web.lock())).map(|_| ()).unwrap_err();
         assert_eq!(e.kind, Kind::BadInput, "{e}");
         assert!(e.message.contains(word) && !e.message.contains('\n'), "{e}");
-        // It still goes on from there, if somebody gives it what it needs.
+        // And nothing has become of it.
+        web.stays();
+        assert_eq!(self::files(web.dir()), files);
         drop(web);
-        assert!(store.take("web").unwrap().record().suspended.is_some());
+        assert_eq!(*store.take("web").unwrap().record(), was);
     };
     let header = |change: fn(&mut strata_state::StateHeader)| {
         let good = good.clone();
@@ -67,6 +75,7 @@ fn another_machines_moment_is_refused_by_name() {
         assert!(e.kind == Kind::BadInput && e.message.contains(&layer), "{e}");
     }
     fs::rename(dir.path().join("aside"), &path).unwrap();
-    store.take("web").unwrap().go_back("one").unwrap();
-    run(dir.path(), &store, "web", |_, _| ());
+    let mut web = store.take("web").unwrap();
+    web.go_back("one").unwrap();
+    run_from(dir.path(), web, |_, _| ());
 }

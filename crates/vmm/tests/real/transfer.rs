@@ -12,21 +12,6 @@ fn source(dir: &Path) -> Store {
     store
 }
 
-/// What is in a folder of instances, with the sizes of files.
-fn listing(dir: &Path) -> Vec<(PathBuf, u64)> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let (path, meta) = entry.map(|e| (e.path(), e.metadata().unwrap())).unwrap();
-        if meta.is_dir() {
-            all.extend(listing(&path));
-        } else {
-            all.push((path, meta.len()));
-        }
-    }
-    all.sort();
-    all
-}
-
 #[test]
 fn a_snapshot_in_a_file_needs_nothing_of_where_it_came_from() {
     let dir = tempfile::tempdir().unwrap();
@@ -63,8 +48,7 @@ fn a_snapshot_in_a_file_needs_nothing_of_where_it_came_from() {
         sector(&web, Some(3));
         web.go_back("one").unwrap();
         assert_eq!(sector(&web, None), 1);
-        drop(web);
-        run(dir.path(), &store, name, |c, _| assert!(c.snapshot("two", false).is_ok()));
+        run_from(dir.path(), web, |c, _| assert!(c.snapshot("two", false).is_ok()));
         // And from power-on, by the kernel that came with it.
         run(dir.path(), &store, name, |c, _| c.reset().unwrap());
     }
@@ -77,8 +61,7 @@ fn a_snapshot_in_a_file_needs_nothing_of_where_it_came_from() {
     store.import(&dir.path().join("third.strata"), Some("fourth"), None, &mut |_, _| ()).unwrap();
     let mut fourth = store.take("fourth").unwrap();
     fourth.go_back("one").unwrap();
-    drop(fourth);
-    run(dir.path(), &store, "fourth", |_, _| ());
+    run_from(dir.path(), fourth, |_, _| ());
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub fn ram() -> GuestRam {
 
 pub fn wiring(ram: &GuestRam) -> (Wiring, Arc<Wire>) {
     let wire = Arc::new(Wire::default());
-    (Wiring { ram: ram.clone(), irq: IrqLine::new(wire.clone(), 0) }, wire)
+    (Wiring { ram: ram.clone(), irq: IrqLine::new(wire.clone(), 0), messages: None }, wire)
 }
 
 #[derive(Clone, Copy)]
@@ -73,7 +73,14 @@ impl<D: Device> Driver<D> {
 
     pub fn on(ram: GuestRam, make: impl FnOnce(Wiring) -> std::io::Result<Built<D>>) -> Driver<D> {
         let (wiring, wire) = wiring(&ram);
-        let Built { device, virtio, worker, doorbell } = make(wiring).unwrap();
+        let built = make(wiring).unwrap();
+        let device = built.device.clone();
+        Driver::of(ram, device, built, wire)
+    }
+
+    /// Of a device whose registers are `device`.
+    pub fn of(ram: GuestRam, device: Shared<dyn Mmio>, built: Built<D>, wire: Arc<Wire>) -> Driver<D> {
+        let Built { virtio, worker, doorbell, .. } = built;
         Driver {
             ram,
             dev: device,

@@ -6,6 +6,7 @@ mod chain;
 mod console;
 mod driver;
 mod net;
+mod pci;
 mod race;
 mod rng;
 mod state;

@@ -15,6 +15,7 @@ struct Frames {
     waiting: VecDeque<Vec<u8>>,
     polls: u32,
     wait: Option<Duration>,
+    moved: bool,
 }
 
 struct Wires(Arc<Mutex<Frames>>, crate::Wake);
@@ -37,6 +38,9 @@ impl NetBackend for Wires {
         f.polls += 1;
         f.wait
     }
+    fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.0.lock().unwrap().moved)
+    }
 }
 
 const MAC: [u8; 6] = [2, 1, 2, 3, 4, 5];
@@ -51,6 +55,11 @@ fn make(frames: &Arc<Mutex<Frames>>) -> impl FnOnce(Wiring) -> io::Result<Built<
 fn ready(without: u64) -> (Driver<Net>, Arc<Mutex<Frames>>) {
     let frames = Arc::default();
     (Driver::ready(make(&frames), without), frames)
+}
+
+/// Makes a device on a wire where nothing happens.
+pub fn silent() -> impl FnOnce(Wiring) -> io::Result<Built<Net>> {
+    make(&Arc::default())
 }
 
 /// A device on a wire where nothing happens, without a driver.
@@ -186,4 +195,32 @@ fn without_driver_or_link_frames_are_dropped() {
     d.virtio.lock().unwrap().set_link(true);
     d.request(TX, &[(room, 100, false)]);
     assert_eq!(frames.lock().unwrap().sent.len(), 1);
+}
+
+#[test]
+fn a_driver_that_can_is_asked_to_tell_its_neighbours() {
+    const CONTROL: u16 = 2;
+    let (mut d, frames) = ready(0);
+    let (command, answer) = (d.buffer(&[3, 0]), d.room(1));
+    frames.lock().unwrap().moved = true;
+    d.turn();
+    assert_eq!(
+        (d.r(0x60) & 2, d.config(6, 2)),
+        (2, 3),
+        "the config space has changed: link up, and to announce"
+    );
+    d.turn();
+    assert_eq!(d.config(6, 2), 3, "until that is acknowledged");
+    d.request(CONTROL, &[(command, 2, false), (answer, 1, true)]);
+    assert_eq!((d.bytes(answer, 1), d.config(6, 2)), (vec![0], 1));
+    // What it does not know, and what is no command, is answered so.
+    for bytes in [&[3, 1][..], &[0, 0], &[3]] {
+        let (command, answer) = (d.buffer(bytes), d.room(1));
+        assert_eq!(d.request(CONTROL, &[(command, bytes.len() as u32, false), (answer, 1, true)]), 1);
+        assert_eq!(d.bytes(answer, 1), [1], "{bytes:?}");
+    }
+    let (mut old, frames) = ready(feature::GUEST_ANNOUNCE);
+    frames.lock().unwrap().moved = true;
+    old.turn();
+    assert_eq!((old.r(0x60), old.config(6, 2)), (0, 1), "a driver that cannot is not asked");
 }

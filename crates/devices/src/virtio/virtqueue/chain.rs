@@ -81,7 +81,7 @@ pub struct Chain<'m> {
 
 impl<'m> Chain<'m> {
     /// Walks the chain that starts at `head` of `table`. `None` means that some page is not there yet: nothing has
-    /// happened, ask again. `spare` gives its allocation to the chain.
+    /// happened but that all of its buffers were asked for; ask again. `spare` gives its allocation to the chain.
     pub(super) fn walk(
         ram: &'m GuestRam,
         mut table: Table<'m>,
@@ -92,7 +92,7 @@ impl<'m> Chain<'m> {
         spare.clear();
         let slices = std::mem::take(spare);
         let mut chain = Chain { ram, head, slices, readable: 0, readable_len: 0, writable_len: 0 };
-        let (mut at, mut steps, mut inside) = (u32::from(head), 0, false);
+        let (mut at, mut steps, mut inside, mut whole) = (u32::from(head), 0, false, true);
         loop {
             let d = table.get(at)?;
             steps += 1;
@@ -105,11 +105,9 @@ impl<'m> Chain<'m> {
                 (table, at, steps, inside) = (t, 0, 0, true);
                 continue;
             }
-            if !chain.add(ram, &d)? {
-                return Ok(None);
-            }
+            whole &= chain.add(ram, &d)?;
             if d.flags & NEXT == 0 {
-                return Ok(Some(chain));
+                return Ok(whole.then_some(chain));
             }
             at = u32::from(d.next);
         }

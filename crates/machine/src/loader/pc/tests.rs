@@ -14,7 +14,7 @@ fn source(bytes: &[u8]) -> Source {
 
 fn load_with(kernel: &[u8], initrd: Option<&[u8]>, ram: &GuestRam) -> Result<Entry, LoadError> {
     let (kernel, initrd) = (Some(source(kernel)), initrd.map(source));
-    load(ram, &Placement { firmware: None, kernel, initrd }, "console=ttyS0", 2)
+    load(ram, &Placement { firmware: None, kernel, initrd }, "console=ttyS0", (2, Transport::Mmio))
 }
 
 /// A bzImage of one setup sector and 4096 bytes of kernel.
@@ -64,6 +64,7 @@ fn a_bz_image_finds_its_parameters() {
     let entry = load_with(&bz_image(), Some(&[7; 5000]), &ram).unwrap();
     assert_eq!((entry.pc, entry.args[2], entry.privilege), (KERNEL, PARAMETERS, Privilege::Kernel));
     assert_eq!(word(&ram, KERNEL), 0x9090_9090);
+    assert_eq!(word(&ram, RESET_VECTOR), 0x64e6_feb0, "mov al, 0xfe; out 0x64, al");
     let page = |at: usize| word(&ram, PARAMETERS + at as u64);
     assert_eq!(page(zero_page::HEADER_MAGIC), u32::from_le_bytes(*b"HdrS"));
     assert_eq!(page(zero_page::CMD_LINE_PTR), CMDLINE as u32);
@@ -114,9 +115,14 @@ fn what_is_no_kernel_is_refused_by_name() {
         assert!(load_with(&whole[..len], None, &small).is_err(), "cut at {len}");
     }
     let placement = Placement { firmware: Some(source(b"x")), ..Placement::default() };
-    assert!(load(&small, &placement, "", 1).unwrap_err().to_string().contains("firmware"));
+    assert!(load(&small, &placement, "", (1, Transport::Mmio)).unwrap_err().to_string().contains("firmware"));
     let placement = Placement { kernel: Some(source(&whole)), ..Placement::default() };
-    assert!(load(&small, &placement, &"x".repeat(2048), 1).unwrap_err().to_string().contains("2047"));
+    assert!(
+        load(&small, &placement, &"x".repeat(2048), (1, Transport::Mmio))
+            .unwrap_err()
+            .to_string()
+            .contains("2047")
+    );
 }
 
 proptest! {

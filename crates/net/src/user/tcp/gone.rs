@@ -7,7 +7,7 @@
 use super::super::frame::{PROTO_TCP, transport_checksum};
 use super::super::link::Link;
 use super::super::plan::is_guest;
-use super::{CONNECTIONS, Tcp};
+use super::{CONNECTIONS, FlowKey, Tcp};
 use std::net::SocketAddrV4;
 
 /// An open connection as the guest sees it.
@@ -37,6 +37,7 @@ impl Tcp {
     pub fn reset_flows(&mut self, flows: &[OpenFlow], link: &mut Link) -> usize {
         let sound = |f: &&OpenFlow| is_guest(*f.guest.ip()) && f.guest.port() != 0 && f.far.port() != 0;
         self.gone.extend(flows.iter().filter(sound).take(CONNECTIONS));
+        self.lost.extend(self.gone.iter().map(|f| FlowKey { guest: f.guest, far: f.far }));
         self.gone.iter().for_each(|f| link.learn(*f.guest.ip(), f.mac));
         self.gone.len()
     }

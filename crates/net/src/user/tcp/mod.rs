@@ -11,7 +11,7 @@ mod conn;
 mod gone;
 mod wire;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -86,6 +86,9 @@ pub struct Tcp {
     listeners: Vec<Listener>,
     /// Connections of before a restore, which the guest is still to be asked about.
     gone: VecDeque<OpenFlow>,
+    /// All of those. No connection of ours may look like one of them: the guest may not have let go of it.
+    lost: HashSet<FlowKey>,
+    /// The port that was used last.
     port: u16,
     epoch: Instant,
 }
@@ -110,7 +113,9 @@ impl Tcp {
             deadline: None,
             listeners: Vec::new(),
             gone: VecDeque::new(),
-            port: FIRST_PORT,
+            lost: HashSet::new(),
+            // Another at every start: a guest that was saved may wait for stray segments from where the last one began.
+            port: FIRST_PORT | (spread(seed) as u16),
             epoch,
         }
     }
@@ -360,10 +365,11 @@ impl Tcp {
 
     /// A port of the gateway from which no connection to `to` comes yet.
     fn free_port(&mut self, to: SocketAddrV4) -> Option<SocketAddrV4> {
-        for _ in 0..=self.conns.len() {
+        for _ in 0..=self.conns.len() + self.lost.len() {
             self.port = self.port.checked_add(1).unwrap_or(FIRST_PORT);
             let from = SocketAddrV4::new(GATEWAY, self.port);
-            if self.conns.find(&FlowKey { guest: to, far: from }).is_none() {
+            let key = FlowKey { guest: to, far: from };
+            if self.conns.find(&key).is_none() && !self.lost.contains(&key) {
                 return Some(from);
             }
         }
@@ -425,6 +431,13 @@ impl Tcp {
         }
         self.deadline
     }
+}
+
+/// Numbers that are as good as drawn, from seeds that may be near each other (the finalizer of SplitMix64).
+fn spread(seed: u64) -> u64 {
+    let n = (seed ^ seed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ n >> 31
 }
 
 /// A socket with two buffers of `size` bytes, that neither waits for more to send nor holds its acknowledgements

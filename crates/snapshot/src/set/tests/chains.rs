@@ -74,7 +74,8 @@ fn a_set_has_only_what_was_written_since_the_one_below() {
     line.taken.drain(..2);
     line.check();
     let second = line.dir.path().join("second");
-    link_set(&line.taken[0].0, &second).unwrap();
+    let manifest = SetReader::manifest_of(&line.taken[0].0).unwrap();
+    link_set(&line.taken[0].0, &manifest, &second).unwrap();
     fs::remove_dir_all(&line.taken[0].0).unwrap();
     assert!(all(&SetReader::open(&second).unwrap().memory().map(GPA).unwrap()) == line.taken[0].2);
 }
@@ -202,7 +203,7 @@ proptest::proptest! {
 /// Merges layers of set `n`, in every set that has them.
 fn merge(line: &Line, n: usize, which: Range<usize>) {
     let set = SetReader::open(&line.taken[n].0).unwrap();
-    let refs = |m: &Manifest| [&m.memory].into_iter().chain(&m.below).cloned().collect::<Vec<_>>();
+    let refs = |m: &Manifest| m.layers().cloned().collect::<Vec<_>>();
     let old = refs(set.manifest())[which.clone()].to_vec();
     let file = line.dir.path().join("merged");
     set.memory().merge(which, &file, new_id().unwrap()).unwrap();

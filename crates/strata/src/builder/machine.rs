@@ -1,4 +1,4 @@
-//! The machine that builds images: one of our own, in this process, with its console streamed to whoever watches.
+//! The machine that configures an image: one of our own, in this process, with its console streamed to whoever watches.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -7,15 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use strata_block::{Disk, Format, OpenOptions, open_disk};
 use strata_engine::Entropy;
-use strata_image::{GuestError, GuestJob, GuestRunner};
+use strata_image::{GuestError, GuestJob};
 use strata_machine::loader::{Placement, Source};
-use strata_machine::{ConsoleFds, Exit, Machine, MachineSpec, Resources, build};
+use strata_machine::{Board, ConsoleFds, Exit, Machine, MachineSpec, Resources, build};
 
 /// How often cancellation and the time limit are looked at.
 const GLANCE: Duration = Duration::from_millis(100);
-
-/// Runs building jobs in a machine of this process.
-pub struct OwnMachine;
 
 /// The host kernel's randomness.
 struct HostEntropy;
@@ -34,30 +31,37 @@ impl Entropy for HostEntropy {
     }
 }
 
-impl GuestRunner for OwnMachine {
-    fn run(&self, job: GuestJob, console: &mut dyn FnMut(&[u8])) -> Result<(), GuestError> {
-        let started = Instant::now();
-        let (machine, output) = start(&job).map_err(|e| GuestError::Failed(e.to_string()))?;
-        let machine = Arc::new(machine);
-        // The console is read here, so that its watcher needs to be neither `Send` nor quick.
-        let ended = std::thread::spawn({
-            let machine = machine.clone();
-            move || machine.wait()
-        });
-        let verdict = watch(&job, started, &output, &ended, console);
-        if verdict.is_err() {
-            machine.stop();
-        }
-        let exit = ended.join().map_err(|_| GuestError::Failed("its thread panicked".into()))?;
-        drop(machine);
-        drain(&output, console);
-        verdict?;
-        match exit {
-            Exit::PowerOff(0) => Ok(()),
-            Exit::PowerOff(code) => Err(GuestError::Failed(format!("it powered off with code {code}"))),
-            Exit::Stopped => Err(GuestError::Failed("it was stopped".into())),
-            Exit::Stuck(why) => Err(GuestError::Failed(why)),
-        }
+/// The board of a building machine.
+fn board(arch: strata_image::Arch) -> Board {
+    match arch {
+        strata_image::Arch::Riscv64 => Board::RiscvVirt,
+        strata_image::Arch::Amd64 => Board::X86Micro,
+    }
+}
+
+/// Runs a building job.
+pub fn run(job: &GuestJob, console: &mut dyn FnMut(&[u8])) -> Result<(), GuestError> {
+    let started = Instant::now();
+    let (machine, output) = start(job).map_err(|e| GuestError::Failed(e.to_string()))?;
+    let machine = Arc::new(machine);
+    // The console is read here, so that its watcher needs to be neither `Send` nor quick.
+    let ended = std::thread::spawn({
+        let machine = machine.clone();
+        move || machine.wait()
+    });
+    let verdict = watch(job, started, &output, &ended, console);
+    if verdict.is_err() {
+        machine.stop();
+    }
+    let exit = ended.join().map_err(|_| GuestError::Failed("its thread panicked".into()))?;
+    drop(machine);
+    drain(&output, console);
+    verdict?;
+    match exit {
+        Exit::PowerOff(0) => Ok(()),
+        Exit::PowerOff(code) => Err(GuestError::Failed(format!("it powered off with code {code}"))),
+        Exit::Stopped => Err(GuestError::Failed("it was stopped".into())),
+        Exit::Stuck(why) => Err(GuestError::Failed(why)),
     }
 }
 
@@ -78,7 +82,10 @@ fn start(job: &GuestJob) -> Result<(Machine, OwnedFd), Fault> {
         })
         .collect::<Result<Vec<Box<dyn Disk>>, _>>()?;
     let spec = MachineSpec {
+        board: board(job.arch),
         harts: 1,
+        processor: None,
+        transport: Default::default(),
         memory: job.memory,
         cmdline: job.cmdline.clone(),
         deterministic: false,

@@ -1,0 +1,101 @@
+//! The guest: Debian's kernel and busybox with a writer in its memory, and its console.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use strata_image::Cpio;
+
+/// What it is started from.
+pub struct Guest {
+    /// Its kernel.
+    pub kernel: PathBuf,
+    /// Its initial RAM disk.
+    pub initrd: PathBuf,
+}
+
+impl Guest {
+    /// Makes it in `dir` of an image of busybox.
+    pub fn make(image: &Path, dir: &Path) -> Result<Guest> {
+        let source = strata_e2e::guest::dir().join("bench/moved/writer.c");
+        let program = dir.join("writer");
+        let mut cc = Command::new("riscv64-linux-gnu-gcc");
+        cc.args(["-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program).arg(source);
+        let done = cc.output().context("no riscv64-linux-gnu-gcc: see --setup")?;
+        ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let mut initrd =
+            std::fs::read(image.join("initrd")).context("`strata image pull busybox` makes the image")?;
+        initrd.resize(initrd.len().next_multiple_of(512), 0);
+        let mut more = Cpio::new();
+        more.file("writer", 0o755, &std::fs::read(program)?);
+        initrd.extend(more.finish());
+        let path = dir.join("initrd");
+        std::fs::write(&path, initrd)?;
+        Ok(Guest { kernel: image.join("kernel"), initrd: path })
+    }
+}
+
+/// A program whose streams are a guest's console.
+pub struct Console {
+    child: Child,
+    heard: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Console {
+    /// Starts it.
+    pub fn spawn(mut c: Command) -> Result<Console> {
+        let mut child = c.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let heard: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let (ours, mut out) = (heard.clone(), child.stdout.take().context("no output")?);
+        std::thread::spawn(move || {
+            let mut buf = [0; 4096];
+            while let Ok(n @ 1..) = out.read(&mut buf) {
+                ours.lock().unwrap_or_else(|e| e.into_inner()).extend(&buf[..n]);
+            }
+        });
+        Ok(Console { child, heard })
+    }
+
+    /// All that came out so far.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.heard.lock().unwrap_or_else(|e| e.into_inner())).into_owned()
+    }
+
+    /// Waits for words.
+    pub fn wait(&self, words: &str) -> Result<()> {
+        let begun = Instant::now();
+        while !self.text().contains(words) {
+            if begun.elapsed() > Duration::from_secs(240) {
+                bail!("the console does not say `{words}`:\n{}", self.text());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Types a line.
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        let input = self.child.stdin.as_mut().context("no input")?;
+        Ok(input.write_all(format!("{line}\n").as_bytes()).and_then(|()| input.flush())?)
+    }
+
+    /// The prompt is there: has the guest take its address, and write. Returns when it does.
+    pub fn begin(&mut self, rate: u64, set: u64) -> Result<()> {
+        self.say("ip link set eth0 up; ip addr add 10.9.0.2/24 dev eth0; ping -c 1 -W 2 10.9.0.1 > /dev/null; echo on\"\"line")?;
+        self.wait("online")?;
+        if set > 0 {
+            self.say(&format!("/writer {rate} {set} &"))?;
+            self.wait(&format!("writing {rate} MB/s"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,231 @@
+//! A port of the host's network that a card can leave and come back to: a TAP device, and who is behind it.
+//!
+//! ```text
+//!   open ──leave──► left ──come_back──► open        a machine that goes to another host, and stays after all
+//!   open ──arrive──► open, announcing               one that has come: switches and neighbours are told where it is
+//! ```
+//! While it is left, frames from the guest are dropped, as by a cable that is pulled. The descriptor to wait for is an
+//! epoll descriptor of its own, which stays the same whatever becomes of the TAP device.
+
+use crate::tap::{Tap, TapError, open_tap};
+use crate::{MAX_FRAME, NetBackend, Shown};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// When it is said where a card is, after its arrival: again and again, since each may be lost, and a switch may just be
+/// learning about the links between.
+const ROUNDS: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_millis(20),
+    Duration::from_millis(80),
+    Duration::from_millis(200),
+    Duration::from_millis(450),
+    Duration::from_millis(900),
+];
+
+/// A port with the card `mac` behind it. Clones are the same port.
+#[derive(Clone)]
+pub struct Port {
+    epoll: Arc<OwnedFd>,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    name: String,
+    mac: [u8; 6],
+    tap: Option<Tap>,
+    shown: Shown,
+    /// It has come to another place, which the driver does not know.
+    moved: bool,
+    /// Announcements that were made, and when the first one was.
+    announcing: Option<(usize, Option<Instant>)>,
+}
+
+impl Port {
+    /// The TAP interface `name`, with the card `mac`.
+    ///
+    /// # Errors
+    /// As [`open_tap`].
+    pub fn open(name: &str, mac: [u8; 6]) -> Result<Port, TapError> {
+        Port::over(open_tap(name)?, name, mac)
+    }
+
+    fn over(tap: Tap, name: &str, mac: [u8; 6]) -> Result<Port, TapError> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|e| other(name, e))?;
+        let (name, shown) = (name.to_owned(), Shown::default());
+        let state = State { name, mac, tap: None, shown, moved: false, announcing: None };
+        let port = Port { epoll: Arc::new(epoll), state: Arc::new(Mutex::new(state)) };
+        port.put_in(tap)?;
+        Ok(port)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put_in(&self, tap: Tap) -> Result<(), TapError> {
+        let mut state = self.lock();
+        let added = epoll::add(&*self.epoll, tap.poll_fd(), EventData::new_u64(0), EventFlags::IN);
+        added.map_err(|e| other(&state.name, e))?;
+        state.tap = Some(tap);
+        Ok(())
+    }
+
+    /// Leaves the interface, which another process, here or elsewhere, may use from now on.
+    pub fn leave(&self) {
+        // Closed, it is not waited for any more either.
+        self.lock().tap = None;
+    }
+
+    /// Opens the interface again that was left.
+    ///
+    /// # Errors
+    /// As [`open_tap`].
+    pub fn come_back(&self) -> Result<(), TapError> {
+        let name = {
+            let state = self.lock();
+            if state.tap.is_some() {
+                return Ok(());
+            }
+            state.name.clone()
+        };
+        self.put_in(open_tap(&name)?)?;
+        self.lock().announcing = Some((0, None));
+        Ok(())
+    }
+
+    /// Addresses that the guest has shown.
+    pub fn shown(&self) -> Shown {
+        self.lock().shown.clone()
+    }
+
+    /// The guest has come from elsewhere, where it had `shown` these addresses: once its frames are moved, it is said where
+    /// it is. What has waited here was for nobody.
+    pub fn arrive(&self, shown: Shown) {
+        let mut state = self.lock();
+        let mut buf = [0; MAX_FRAME + 1];
+        for _ in 0..10_000 {
+            if state.tap.as_mut().and_then(|t| t.recv(&mut buf)).is_none() {
+                break;
+            }
+        }
+        (state.shown, state.moved, state.announcing) = (shown, true, Some((0, None)));
+    }
+}
+
+fn other(name: &str, e: rustix::io::Errno) -> TapError {
+    TapError::Other { name: name.to_owned(), what: "cannot wait for its frames", source: e.into() }
+}
+
+impl NetBackend for Port {
+    fn send(&mut self, frame: &[u8]) {
+        let mut state = self.lock();
+        let mac = state.mac;
+        state.shown.hear(mac, frame);
+        if let Some(tap) = &mut state.tap {
+            tap.send(frame);
+        }
+    }
+
+    fn recv(&mut self, buf: &mut [u8]) -> Option<usize> {
+        self.lock().tap.as_mut().and_then(|t| t.recv(buf))
+    }
+
+    fn poll_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    fn poll(&mut self, now: Instant) -> Option<Duration> {
+        let mut state = self.lock();
+        let (mut round, begun) = state.announcing?;
+        let begun = begun.unwrap_or(now);
+        while let Some(due) = ROUNDS.get(round) {
+            if let Some(left) = due.checked_sub(now.saturating_duration_since(begun)).filter(|l| !l.is_zero())
+            {
+                state.announcing = Some((round, Some(begun)));
+                return Some(left);
+            }
+            let frames = state.shown.frames(state.mac);
+            if let Some(tap) = &mut state.tap {
+                frames.iter().for_each(|f| tap.send(f));
+            }
+            round += 1;
+        }
+        state.announcing = None;
+        None
+    }
+
+    fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.lock().moved)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use std::os::unix::net::UnixDatagram;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+
+    fn readable(port: &Port) -> bool {
+        let fd = port.poll_fd();
+        let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
+    }
+
+    /// A pair of datagram sockets keeps frame bounds as a TAP device does.
+    fn port() -> (Port, UnixDatagram) {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        (Port::over(Tap::from_fd(ours.into()).unwrap(), "t0", MAC).unwrap(), theirs)
+    }
+
+    #[test]
+    fn a_port_that_is_left_carries_nothing_and_wakes_nobody() {
+        let (mut port, theirs) = port();
+        let mut buf = [0; MAX_FRAME];
+        theirs.send(&[7; 60]).unwrap();
+        assert!(readable(&port));
+        port.leave();
+        assert!(!readable(&port));
+        assert_eq!(port.recv(&mut buf), None);
+        port.send(&[1; 60]);
+        assert!(theirs.send(&[7; 60]).is_err(), "the other end is closed");
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        port.put_in(Tap::from_fd(ours.into()).unwrap()).unwrap();
+        theirs.send(&[8; 61]).unwrap();
+        assert!(readable(&port));
+        assert_eq!(port.recv(&mut buf), Some(61));
+    }
+
+    #[test]
+    fn a_card_that_has_come_is_announced_until_it_is_known() {
+        let (mut here, _) = port();
+        let known = Shown::new(&["10.9.0.2".parse().unwrap()]);
+        here.send(&known.frames(MAC)[0]);
+        assert_eq!(here.shown(), known);
+        let (mut there, theirs) = port();
+        theirs.send(&[7; 60]).unwrap();
+        assert!(!there.take_moved());
+        there.arrive(here.shown());
+        let mut buf = [0; MAX_FRAME];
+        assert_eq!(there.recv(&mut buf), None, "what waited was for nobody");
+        assert_eq!((there.take_moved(), there.take_moved()), (true, false));
+        let begun = Instant::now();
+        let (mut now, mut count) = (begun, 0);
+        while let Some(wait) = there.poll(now) {
+            assert!(wait > Duration::ZERO && wait < Duration::from_secs(1));
+            now += wait;
+            while let Ok(n) = theirs.recv(&mut buf) {
+                assert_eq!(buf[..n], known.frames(MAC)[0]);
+                count += 1;
+            }
+        }
+        count += std::iter::from_fn(|| theirs.recv(&mut buf).ok()).count();
+        assert_eq!(count, ROUNDS.len());
+        assert!(now - begun < Duration::from_secs(2));
+    }
+}

@@ -1,0 +1,36 @@
+// Writes RATE MB a second over a set of SET MiB, page after page, each with content that it has never had; 0 is as fast as it
+// goes. What it was started with is said first.
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+int main(int argc, char **argv) {
+    if (argc < 3) return 1;
+    double rate = atof(argv[1]) * 1e6;
+    size_t pages = strtoul(argv[2], 0, 10) << 8;
+    uint64_t *set = aligned_alloc(4096, pages << 12), seed = 88172645463325252;
+    if (!set || !pages) return 1;
+    printf("writing %s MB/s over %s MiB\n", argv[1], argv[2]);
+    fflush(stdout);
+    double begun = now(), done = 0;
+    for (size_t page = 0;; page = (page + 1) % pages) {
+        for (size_t i = 0; i < 512; i++) {
+            seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
+            set[page * 512 + i] = seed;
+        }
+        done += 4096;
+        if (rate > 0) {
+            double ahead = done / rate - (now() - begun);
+            // Time that it did not have is not made up for.
+            if (ahead < -0.1) begun = now(), done = 0;
+            if (ahead > 0.002) nanosleep(&(struct timespec){0, ahead * 1e9}, 0);
+        }
+    }
+}
