@@ -8,12 +8,26 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use strata_image::Cpio;
 
+/// What it does while it moves.
+pub struct Load {
+    /// How it is called.
+    pub name: &'static str,
+    /// MB that it writes a second; 0 is as fast as it goes.
+    pub rate: &'static str,
+    /// Over how many MiB; 0 is one page.
+    pub set: u64,
+    /// Whether it goes to another process of its host only.
+    pub near: bool,
+}
+
 /// What it is started from.
 pub struct Guest {
     /// Its kernel.
     pub kernel: PathBuf,
     /// Its initial RAM disk.
     pub initrd: PathBuf,
+    /// A disk to make an image of these with. The machine has none.
+    pub disk: PathBuf,
 }
 
 impl Guest {
@@ -33,7 +47,10 @@ impl Guest {
         initrd.extend(more.finish());
         let path = dir.join("initrd");
         std::fs::write(&path, initrd)?;
-        Ok(Guest { kernel: image.join("kernel"), initrd: path })
+        // An image has a disk; this one has nothing on it.
+        let disk = dir.join("disk");
+        std::fs::File::create(&disk)?.set_len(1 << 20)?;
+        Ok(Guest { kernel: image.join("kernel"), initrd: path, disk })
     }
 }
 
@@ -82,14 +99,11 @@ impl Console {
     }
 
     /// The prompt is there: has the guest take its address, and write. Returns when it does.
-    pub fn begin(&mut self, rate: u64, set: u64) -> Result<()> {
+    pub fn begin(&mut self, load: &Load) -> Result<()> {
         self.say("ip link set eth0 up; ip addr add 10.9.0.2/24 dev eth0; ping -c 1 -W 2 10.9.0.1 > /dev/null; echo on\"\"line")?;
         self.wait("online")?;
-        if set > 0 {
-            self.say(&format!("/writer {rate} {set} &"))?;
-            self.wait(&format!("writing {rate} MB/s"))?;
-        }
-        Ok(())
+        self.say(&format!("/writer {} {} &", load.rate, load.set))?;
+        self.wait(&format!("writing {} MB/s", load.rate))
     }
 }
 

@@ -1,22 +1,31 @@
 //! Machines that change hosts: Strata's strategies and QEMU's, in turn, over the same shaped link, with the same guest.
 //!
 //! ```text
-//!  wires    two network namespaces and the link between them     guest    kernel, writer, console
-//!  sides    the machine on either program                        probe    what a peer sees of it
-//!  plot     the same figures as a drawing
+//!  wires    hosts as network namespaces, and the links between    guest    kernel, writer, console
+//!  sides    what is measured    ours, qemu    on either program    probe    what a peer sees of it
+//!  pace     what the guest gets done meanwhile                     rows, plot, lines    the figures as a table and drawn
 //! ```
 //! Downtime is what the program says of itself; the outage is seen from outside, by an echo each half millisecond; bytes are
-//! those that the source's interface has sent, with all headers. Needs root: `--setup` installs the rest.
+//! those that the source's interface has sent, with all headers (on loopback: those of both directions). What the migration
+//! costs the guest is in the last three columns: [`pace`] says what they mean. The destination has kernel and initial RAM
+//! disk before, whichever program it is: as files of its command line, or in an image. Needs root: `--setup` installs the
+//! rest.
 
 mod guest;
+mod lines;
+mod ours;
+mod pace;
 mod plot;
 mod probe;
+mod qemu;
+mod rows;
 mod sides;
 mod wires;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use guest::Guest;
+use guest::{Guest, Load};
+use rows::Row;
 use sides::{Figures, Stage};
 use std::path::PathBuf;
 use std::process::Command;
@@ -25,9 +34,15 @@ use wires::Wires;
 
 /// What both programs need here, as Debian calls it.
 const PACKAGES: [&str; 4] = ["iproute2", "ethtool", "gcc-riscv64-linux-gnu", "libc6-dev-riscv64-cross"];
-/// Workloads: a name, MB a second (0 is as fast as it goes), MiB that are written (0: nothing).
-const LOADS: [(&str, u64, u64); 3] =
-    [("idle", 0, 0), ("40 MB/s over 64 MiB", 40, 64), ("flat out over 256 MiB", 0, 256)];
+/// Workloads. An idle guest writes a page a hundred times a second, so that it can be heard.
+const LOADS: [Load; 4] = [
+    Load { name: "idle, on loopback", rate: "0.4", set: 0, near: true },
+    Load { name: "idle", rate: "0.4", set: 0, near: false },
+    Load { name: "40 MB/s over 64 MiB", rate: "40", set: 64, near: false },
+    Load { name: "flat out over 256 MiB", rate: "0", set: 256, near: false },
+];
+/// The workload whose pace is drawn.
+const DRAWN: &str = "flat out over 256 MiB";
 const STRATEGIES: [&str; 5] = ["auto", "precopy", "hybrid", "postcopy", "stop-and-copy"];
 
 /// Measures machines that change hosts.
@@ -57,38 +72,9 @@ struct Args {
     /// Where to put the drawing
     #[arg(long)]
     svg: Option<PathBuf>,
-}
-
-/// A row: who, doing what, and what came of each round.
-pub struct Row {
-    who: String,
-    load: &'static str,
-    rounds: Vec<Option<Figures>>,
-}
-
-impl Row {
-    /// The median of a figure over the rounds that came to an end.
-    fn median(&self, f: impl Fn(&Figures) -> f64) -> Option<f64> {
-        let mut all: Vec<f64> = self.rounds.iter().flatten().map(f).collect();
-        all.sort_by(f64::total_cmp);
-        all.get(all.len() / 2).copied()
-    }
-
-    fn text(&self, memory: u64) -> String {
-        let Some(downtime) = self.median(|f| f.downtime) else {
-            return format!("| {} | {} | did not finish | | | | |", self.load, self.who);
-        };
-        let of = |f: fn(&Figures) -> f64| self.median(f).unwrap_or(0.0);
-        format!(
-            "| {} | {} | {downtime:.1} | {:.1} | {:.1} | {:.0} | {:.2} |",
-            self.load,
-            self.who,
-            of(|f| f.predicted),
-            of(|f| f.outage),
-            of(|f| f.total),
-            of(|f| f.bytes as f64) / (memory << 20) as f64,
-        )
-    }
+    /// Where to put all figures of all rounds
+    #[arg(long)]
+    json: Option<PathBuf>,
 }
 
 fn setup() -> Result<()> {
@@ -114,14 +100,12 @@ fn main() -> Result<()> {
     let guest = Guest::make(&image, dir.path())?;
     let wires = Wires::make()?;
     println!("{}; load {}; {} MiB, link {}\n", host::describe()?, host::load()?, args.memory, wires::RATE);
-    println!(
-        "| workload | program | downtime, ms | predicted, ms | outage, ms | total, ms | bytes / memory |"
-    );
-    println!("|---|---|---|---|---|---|---|");
+    println!("{}", rows::HEAD);
     let mut rows = Vec::new();
-    for (load, rate, set) in LOADS {
-        let stage =
-            Stage { wires: &wires, guest: &guest, dir: dir.path(), memory: args.memory, load: (rate, set) };
+    for load in &LOADS {
+        let way = if load.near { wires.near() } else { wires.far() };
+        let stage = Stage { way, guest: &guest, dir: dir.path(), memory: args.memory, load };
+        let load = load.name;
         let wanted =
             |who: &str| args.only.iter().all(|o| load.contains(o.as_str()) || who.contains(o.as_str()));
         let mut measure = |who: String, go: &dyn Fn() -> Result<Option<Figures>>| -> Result<()> {
@@ -147,7 +131,8 @@ fn main() -> Result<()> {
             Ok(())
         };
         for strategy in STRATEGIES {
-            measure(format!("strata, {strategy}"), &|| stage.ours(&strata, strategy))?;
+            let how = format!("--strategy {strategy}");
+            measure(format!("strata, {strategy}"), &|| stage.ours(&strata, &how))?;
         }
         for peer in &peers {
             for (name, postcopy) in [("pre-copy", false), ("post-copy", true)] {
@@ -156,7 +141,13 @@ fn main() -> Result<()> {
         }
     }
     if let Some(path) = args.svg {
-        std::fs::write(&path, plot::svg(&rows)).with_context(|| format!("writing {}", path.display()))?;
+        std::fs::write(&path, plot::svg(&rows, DRAWN))
+            .with_context(|| format!("writing {}", path.display()))?;
+    }
+    if let Some(path) = args.json {
+        let all: Vec<_> = rows.iter().map(Row::json).collect();
+        std::fs::write(&path, serde_json::to_vec_pretty(&all)?)
+            .with_context(|| format!("writing {}", path.display()))?;
     }
     Ok(())
 }

@@ -1,6 +1,8 @@
-//! The drawing: a bar a row on a logarithmic scale, the outage as a peer saw it. Plain SVG.
+//! The drawing: a bar a row on a logarithmic scale, the outage as a peer saw it, and under them the guest's pace over time
+//! (`lines.rs`). Plain SVG.
 
-use crate::Row;
+use crate::lines::panels;
+use crate::rows::Row;
 use std::fmt::Write;
 
 const LEFT: f64 = 330.0;
@@ -14,8 +16,13 @@ fn x(ms: f64) -> f64 {
     LEFT + (ms.clamp(LOW, HIGH) / LOW).ln() / (HIGH / LOW).ln() * (RIGHT - LEFT)
 }
 
-/// The drawing of all rows.
-pub fn svg(rows: &[Row]) -> String {
+/// What a program's bars and lines are drawn in.
+pub fn color(row: &Row) -> &'static str {
+    if row.who.starts_with("strata") { "#1b7f4d" } else { "#4a90c4" }
+}
+
+/// The drawing of all rows, with the pace of the guest at the load `lines`.
+pub fn svg(rows: &[Row], lines: &str) -> String {
     let (mut body, mut y, mut load) = (String::new(), 48.0, "");
     for row in rows {
         if row.load != load {
@@ -26,7 +33,7 @@ pub fn svg(rows: &[Row]) -> String {
         }
         y += ROW;
         let _ = writeln!(body, r#"<text x="{}" y="{y:.0}" text-anchor="end">{}</text>"#, LEFT - 8.0, row.who);
-        let color = if row.who.starts_with("strata") { "#1b7f4d" } else { "#4a90c4" };
+        let color = color(row);
         let label = match row.median(|f| f.outage) {
             Some(ms) => {
                 let (top, width) = (y - 11.0, x(ms) - LEFT);
@@ -47,11 +54,12 @@ pub fn svg(rows: &[Row]) -> String {
         let _ = writeln!(marks, r##"<line x1="{at:.1}" y1="50" x2="{at:.1}" y2="{y:.0}" stroke="#ddd"/>"##);
         let _ = writeln!(marks, r#"<text x="{at:.1}" y="44" text-anchor="middle">{ms} ms</text>"#);
     }
-    let height = y + 20.0;
+    let (lines, end) = panels(rows, lines, y + 20.0);
+    let height = end + 10.0;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"900\" height=\"{height:.0}\" font-family=\"sans-serif\" \
          font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"10\" y=\"20\" \
          font-size=\"14\">Machines that change hosts: the longest time without an answer, as a peer sees it</text>\n\
-         {marks}{body}</svg>\n"
+         {marks}{body}{lines}</svg>\n"
     )
 }

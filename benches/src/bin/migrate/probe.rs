@@ -65,13 +65,13 @@ impl Probe {
         Ok(Probe { over, answers })
     }
 
-    /// Ends; gives the longest time between two answers since `from`.
-    pub fn end(self, from: Instant) -> Result<Duration> {
+    /// Ends; gives the longest time between two answers since `from`, and when it began.
+    pub fn end(self, from: Instant) -> Result<(Instant, Duration)> {
         self.over.store(true, Relaxed);
         let all = self.answers.join().map_err(|_| anyhow::anyhow!("the probes ended"))?;
         let after = all.iter().filter(|t| **t >= from).count();
         let first = all.len().saturating_sub(after + 1);
-        let gaps = all[first..].windows(2).map(|w| w[1] - w[0]);
-        gaps.max().context("nobody answers")
+        let gaps = all[first..].windows(2).map(|w| (w[0], w[1] - w[0]));
+        gaps.max_by_key(|gap| gap.1).context("nobody answers")
     }
 }
