@@ -18,6 +18,7 @@ pub mod fuzz;
 pub mod hot;
 mod irq;
 mod shared;
+pub mod table;
 mod vcpu;
 mod vigil;
 

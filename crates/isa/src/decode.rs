@@ -4,7 +4,6 @@
 //! table's order. 32-bit words are indexed by funct7, funct3 and the major opcode (bits 31:25, 14:12, 6:2), compressed
 //! ones by their quadrant and funct3. A property test compares with a linear search over the rows.
 
-use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::insn::Insn;
@@ -90,26 +89,43 @@ static INDEX: LazyLock<Index> = LazyLock::new(|| {
     Index { wide: wide.into(), narrow, rows }
 });
 
-/// Points every key at the list of the rows that some word with that key matches, equal lists once.
+/// Makes the table by which instructions are decoded, some hundred microseconds, so that the first one does not wait for it.
+pub fn prepare() {
+    LazyLock::force(&INDEX);
+}
+
+/// Points every key at the list of the rows that some word with that key matches, equal lists once. The first instruction of
+/// every machine waits for this: keys are never listed one by one, but divided, row by row, into classes that the same rows
+/// match.
 fn fill(index: &mut [(u16, u16)], rows: &mut Vec<u16>, table: &[Row], key_bits: u32, key: fn(u32) -> usize) {
-    let mut lists = vec![Vec::new(); index.len()];
+    let mut class = vec![0u16; index.len()];
+    let mut lists: Vec<Vec<u16>> = vec![Vec::new()];
     for (n, row) in table.iter().enumerate() {
         let free = key_bits & !row.code.mask;
+        // What becomes of those of a class that the row matches too.
+        let mut divided: Vec<Option<u16>> = vec![None; lists.len()];
         // Every setting of the key's bits that the row leaves free, from none set to all of them.
         let mut setting = 0u32;
         loop {
-            lists[key(row.code.bits | setting)].push(n as u16);
+            let of = &mut class[key(row.code.bits | setting)];
+            let old = usize::from(*of);
+            *of = *divided[old].get_or_insert_with(|| {
+                let mut list = lists[old].clone();
+                list.push(n as u16);
+                lists.push(list);
+                (lists.len() - 1) as u16
+            });
             setting = setting.wrapping_sub(free) & free;
             if setting == 0 {
                 break;
             }
         }
     }
-    let mut known = HashMap::new();
-    for (slot, list) in index.iter_mut().zip(lists) {
-        *slot = *known.entry(list).or_insert_with_key(|list| {
+    let mut places = vec![None; lists.len()];
+    for (slot, class) in index.iter_mut().zip(class) {
+        *slot = *places[usize::from(class)].get_or_insert_with(|| {
             let start = rows.len() as u16;
-            rows.extend(list);
+            rows.extend(&lists[usize::from(class)]);
             (start, rows.len() as u16)
         });
     }

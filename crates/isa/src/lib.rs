@@ -29,7 +29,7 @@ pub mod sem;
 pub mod table;
 
 pub use csr::csr_name;
-pub use decode::{decode, decode_with};
+pub use decode::{decode, decode_with, prepare};
 pub use disasm::{F_NAMES, X_NAMES, disasm};
 pub use doc::isa_doc;
 pub use encode::{EncodeError, encode};

@@ -118,6 +118,8 @@ impl Vcpu for Hart {
         self.tier.as_ref().map_or(Vec::new(), |tier| tier.hot_paths())
     }
     fn warm(&mut self, paths: &Arc<HotPaths>) {
+        // It is going to run, and somebody may be waiting for it then.
+        self.cache.prepare();
         if let Some(tier) = &mut self.tier {
             tier.warm(paths);
         }

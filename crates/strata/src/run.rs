@@ -30,7 +30,9 @@ pub fn run(args: RunArgs) -> Result<u8> {
         |name: &str| image::find_or_pull(&image::named(name, args.machine.arch), &SourceArgs::default());
     let found = args.image.as_deref().map(find).transpose()?;
     let new = assemble(&args, arch, found.as_ref(), files, disks, net)?;
-    start::bring_up(store.create(new)?, &args.front, start::Begin::default())
+    // It begins while the instance is made, which waits for the host's disk.
+    let process = start::begin_process(!args.front.detach)?;
+    start::bring_up(store.create(new)?, process, &args.front, start::Begin::default())
 }
 
 /// Tells impossible numbers and names before an image is pulled for them.

@@ -99,7 +99,7 @@ fn branch(nodes: &[Node<'_>], node: &Node<'_>, at: Option<&str>, depth: usize, o
 
 fn restore(store: &Store, args: &RestoreArgs) -> Result<u8> {
     let (name, tag) = (&args.which.name, &args.which.tag);
-    let process = begin_process()?;
+    let process = begin_process(false)?;
     // Checked before anything is given up for it.
     store.verify(name, tag, args.verify)?;
     let mut instance = match Client::connect(name) {
@@ -149,7 +149,7 @@ pub fn net(args: CopyNetArgs) -> Result<Option<NetSpec>> {
 /// `strata clone NAME[@TAG] NEW`.
 pub fn clone(args: CloneArgs) -> Result<u8> {
     let net = net(args.net)?;
-    let (process, store) = (begin_process()?, Store::open()?);
+    let (process, store) = (begin_process(false)?, Store::open()?);
     if let Some((name, tag)) = args.source.split_once('@') {
         return go_on(store.clone_from(name, tag, &args.new, net)?, process, args.goes_on);
     }

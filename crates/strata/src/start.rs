@@ -6,11 +6,13 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use strata_vmm::{
     Client, ConsoleSpec, Error, ExitReport, Instance, Kind, Launched, Launcher, Result, Spawned, Store, Tier,
-    VmmSpec, launch,
+    VmmSpec,
 };
 
 /// `strata start NAME`.
 pub fn start(args: StartArgs) -> Result<u8> {
+    check_front(&args.front)?;
+    let process = begin_process(!args.front.detach)?;
     let store = Store::open()?;
     let mut instance = store.take(&args.name)?;
     if instance.record().suspended.is_some() {
@@ -22,13 +24,13 @@ pub fn start(args: StartArgs) -> Result<u8> {
         return Err(Error::new(Kind::Refused, m));
     }
     let begin = Begin { tier: args.tier, ..Begin::of_mac(args.mac, &mut instance)? };
-    bring_up(instance, &args.front, begin)
+    bring_up(instance, process, &args.front, begin)
 }
 
 /// `strata resume NAME`.
 pub fn resume(args: &ResumeArgs) -> Result<u8> {
     let name = &args.name;
-    let process = begin_process()?;
+    let process = begin_process(false)?;
     let instance = Store::open()?.take(name)?;
     if instance.record().suspended.is_none() {
         let m = format!("The instance {name} is not suspended: start it with `strata start {name}`.");
@@ -37,9 +39,9 @@ pub fn resume(args: &ResumeArgs) -> Result<u8> {
     go_on(instance, process, args.goes_on)
 }
 
-/// A process for a machine that will go on in the background: it begins while we look at what it is to run.
-pub fn begin_process() -> Result<Spawned> {
-    Launcher::default().spawn(false)
+/// A process for a machine, attended or in the background: it begins while we look at what it is to run.
+pub fn begin_process(attended: bool) -> Result<Spawned> {
+    Launcher::default().spawn(attended)
 }
 
 /// Lets `instance` go on from where it was saved, in that process.
@@ -96,9 +98,9 @@ pub fn check_front(front: &FrontArgs) -> Result<()> {
     Ok(())
 }
 
-/// Starts `instance` as `begin` says, and stays with it as `front` says. A new instance is removed if it does not start.
-pub fn bring_up(instance: Instance, front: &FrontArgs, begin: Begin) -> Result<u8> {
-    check_front(front)?;
+/// Starts `instance` in `process` as `begin` says, and stays with it as `front` says. A new instance is removed if it does
+/// not start.
+pub fn bring_up(instance: Instance, process: Spawned, front: &FrontArgs, begin: Begin) -> Result<u8> {
     let mut spec = begin.spec(&instance);
     spec.foreground = !front.detach;
     spec.console = match &front.console {
@@ -110,7 +112,7 @@ pub fn bring_up(instance: Instance, front: &FrontArgs, begin: Begin) -> Result<u
     if spec.console == ConsoleSpec::Primary && spec.image.is_some() && spec.firmware.is_none() {
         tell_terminal(&mut spec.cmdline);
     }
-    let launched = launch(&spec, Some(instance.lock()))?;
+    let launched = process.launch(&spec, Some(instance.lock()))?;
     begun(instance, &launched);
     if front.detach {
         crate::print(format!("{}\n", launched.name).as_bytes());

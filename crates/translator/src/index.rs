@@ -4,6 +4,8 @@
 //! wants to be; so an answer, even "there is none", costs one cache line mostly, and the table grows without looking at any
 //! unit. A table for all the code that fits takes a millisecond to grow.
 
+use strata_engine::table::populate;
+
 /// A slot that nothing was put into: lookups end here.
 const EMPTY: u64 = 0;
 /// A slot whose unit was taken out: lookups go on.
@@ -85,6 +87,7 @@ impl Index {
             // If most have gone, there is room enough.
             let room = (4 * old.iter().filter(|s| live(s)).count()).next_power_of_two().max(LEAST as usize);
             self.slots = vec![EMPTY; room].into();
+            populate(&mut self.slots, EMPTY);
             self.used = 0;
             old.iter().filter(|s| live(s)).for_each(|s| self.put(*s));
         }

@@ -236,7 +236,7 @@ fn arrive(
     say: impl FnOnce(&Listening),
 ) -> Result<(Vmm, VmmSpec, OwnedFd)> {
     let _ = rustix::thread::set_no_new_privs(true);
-    let Arrived { spec, machine, name, lock, hot_paths, notes, pull } =
+    let Arrived { spec, machine, name, lock, notes, pull } =
         destination::receive(ask, launcher.as_fd(), say)?;
     let Assembled { machine, console, settle_in: _, flush, over_file: _, notes: more } = machine;
     let log = log_file(&spec, &name)?;
@@ -246,9 +246,6 @@ fn arrive(
     stop_by(catch_signals()?, &server)?;
     if let Some(pull) = pull {
         server.follow(pull);
-    }
-    if let Some(paths) = hot_paths {
-        server.shared.machine.warm(paths);
     }
     let notes = notes.into_iter().chain(more).collect();
     Ok((Vmm { server, hub, flush, name, console: None, notes }, spec, lock))
@@ -368,15 +365,20 @@ impl Vmm {
             other => other,
         };
         server.needs_no_more();
+        let moved = matches!(outcome, Outcome::Migrated { .. });
+        if moved {
+            // It runs elsewhere, maybe on this very host: what is to be cleared away here has no hurry.
+            let _ = rustix::process::nice(19);
+        }
         // What a thread that stands still for good holds is never given back: nobody may wait for it.
         let lost = server.lost();
         if !lost {
-            if let Some(dir) = spec.instance_dir.as_ref().filter(|_| !spec.ephemeral || server.suspended()) {
+            let stays = !moved && (!spec.ephemeral || server.suspended());
+            if let Some(dir) = spec.instance_dir.as_ref().filter(|_| stays) {
                 instances::hot::keep(dir, &machine.hot_paths());
             }
             machine.release();
         }
-        let moved = matches!(outcome, Outcome::Migrated { .. });
         let by_host = lost || moved || matches!(outcome, Outcome::Stopped { .. } | Outcome::Suspended { .. });
         hub.finish(by_host.then_some(LAST_OUTPUT));
         let mut problems = match lost {

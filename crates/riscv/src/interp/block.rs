@@ -22,6 +22,7 @@ use crate::core::Core;
 use crate::host::HostPage;
 use crate::mmu::FetchPage;
 use crate::trap::{Cause, Exit};
+use strata_engine::table::populate;
 use strata_isa::ops::Width;
 use strata_isa::{Insn, Op, Operand, decode_with};
 use zerocopy::FromZeros;
@@ -74,6 +75,8 @@ pub(crate) struct BlockCache {
     max_code: usize,
     /// The first place is [`BlockCache::alone`]'s.
     code: Vec<Insn>,
+    /// Whether it was made ready.
+    begun: bool,
 }
 
 /// No stamp of the fetch TLB is 0.
@@ -97,11 +100,20 @@ impl BlockCache {
     /// Empty; for what is `cold` if a second tier runs the rest.
     pub fn new(cold: bool) -> BlockCache {
         let (known, max_code) = if cold { (KNOWN_COLD, MAX_CODE_COLD) } else { (KNOWN, MAX_CODE) };
-        // Zeroes of the host's, which take no memory before they are touched: most machines run little by this.
+        // Zeroes of the host's, which take no memory before they are touched.
         let slots = <[Slot; SLOTS]>::new_box_zeroed().unwrap_or_else(|_| Box::new([NO_SLOT; SLOTS]));
         let known =
             <[Known]>::new_box_zeroed_with_elems(known).unwrap_or_else(|_| vec![UNKNOWN; known].into());
-        BlockCache { slots, known, max_code, code: room_for_code(max_code) }
+        strata_isa::prepare();
+        BlockCache { slots, known, max_code, code: room_for_code(max_code), begun: false }
+    }
+
+    /// Makes ready for what is looked for, if that has not been done: not for a hart that may never run.
+    pub fn prepare(&mut self) {
+        if !std::mem::replace(&mut self.begun, true) {
+            populate(&mut self.slots[..], NO_SLOT);
+            populate(&mut self.known, UNKNOWN);
+        }
     }
 
     fn known_index(&self, pa: u64) -> usize {
@@ -126,6 +138,7 @@ impl BlockCache {
     #[cold]
     #[inline(never)]
     pub fn find(&mut self, core: &mut Core) -> Result<Block, Exit> {
+        self.prepare();
         let pc = core.pc;
         let FetchPage { page, pa, whole } = core.fetch_page(pc)?;
         if !whole {

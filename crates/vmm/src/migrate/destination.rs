@@ -55,7 +55,6 @@ pub(crate) struct Arrived {
     pub(crate) machine: Assembled,
     pub(crate) name: NameLock,
     pub(crate) lock: OwnedFd,
-    pub(crate) hot_paths: Option<HotPaths>,
     pub(crate) notes: Vec<String>,
     /// Memory that follows, if it does.
     pub(crate) pull: Option<Arc<Pull>>,

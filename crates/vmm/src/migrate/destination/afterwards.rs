@@ -10,7 +10,6 @@ use crate::migrate::pulling::Pull;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use strata_engine::hot::HotPaths;
 use strata_migration::wire::{Frame, receive as receive_frame};
 use strata_migration::{DestinationPhase, Event};
 
@@ -33,7 +32,6 @@ impl Attempt {
         let missing = || Error::new(Kind::Internal, "A machine that arrived is not there.");
         let machine = self.machine.take().ok_or_else(missing)?;
         let spec = self.record.spec_in(self.reserved.dir());
-        let hot_paths = HotPaths::from_bytes(&self.hot_paths).ok().filter(|p| !p.is_empty());
         let (name, lock) = (self.name.take().ok_or_else(missing)?, self.reserved.lock()?);
         let notes = machine.machine.hold_address().err().map(|e| e.message).into_iter().collect();
         let pull = self.door.pull.get().cloned();
@@ -41,7 +39,7 @@ impl Attempt {
             .name("afterwards".into())
             .spawn(move || self.answer_afterwards(&visitors))
             .map_err(|e| Error::io("start a thread that answers the source", e))?;
-        Ok(Arrived { spec, machine, name, lock, hot_paths, notes, pull })
+        Ok(Arrived { spec, machine, name, lock, notes, pull })
     }
 
     /// Memory follows: until all of it is here, or never will be, the source is answered through as many connections as it
