@@ -116,6 +116,7 @@ fn take_stdin() -> Result<OwnedFd> {
     if sockopt::socket_type(stdin) != Ok(SocketType::STREAM) {
         return Err(not_for_people());
     }
+    crate::seal::apart().map_err(|e| Error::io("leave the session of its caller", e))?;
     let socket = fcntl_dupfd_cloexec(stdin, 3).map_err(|_| not_for_people())?;
     let null = File::open("/dev/null").map_err(|e| Error::io("open /dev/null", e))?;
     rustix::stdio::dup2_stdin(&null).map_err(|e| Error::io("give standard input up", e))?;

@@ -3,7 +3,7 @@
 //! ```text
 //!  launcher                                   VMM (same binary, hidden subcommand)
 //!  ────────                                   ───
-//!  fork, setsid, close-on-exec on all  ─────► exec; its standard input is the control connection
+//!  spawn ───────────────────────────────────► setsid, closes all but its standard input, the control connection
 //!  hello, launch(spec, [instance lock]) ────► opens, builds, binds its socket, starts the machine
 //!  Ready{pid} or an error with its kind ◄──── then serves this connection as its owner's (foreground),
 //!                                             or closes it (detached)
@@ -12,8 +12,8 @@
 //! that no machine outlives the process that shows its console. A VMM leads a session of its own either way: what the
 //! terminal sends to its foreground group (an interrupt, a hang-up) reaches the launcher only.
 //!
-//! A detached VMM has `/dev/null` as standard input and output and its log file as standard error; no VMM inherits
-//! anything else.
+//! A detached VMM has `/dev/null` as standard input and output and its log file as standard error; no VMM keeps
+//! anything else that it inherits.
 
 use crate::client::Client;
 use crate::exit::{Error, ExitReport, Kind, Result};
@@ -131,7 +131,6 @@ impl Launcher {
         for (name, value) in ALLOCATOR.iter().filter(|(name, _)| std::env::var_os(name).is_none()) {
             command.env(name, value);
         }
-        crate::seal::apart(&mut command);
         let spawned = command.spawn().map_err(|e| Error::io("start a process for the machine", e));
         // With the command goes our copy of the child's end: it must be the only one, or its death is not seen.
         drop(command);

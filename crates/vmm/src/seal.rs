@@ -1,44 +1,34 @@
-//! What happens between fork and exec: a session of its own, and no descriptor but the three standard ones.
+//! What a machine's process does first: a session of its own, and no descriptor but the three standard ones.
 //!
-//! The only unsafe code of this crate. Between fork and exec only calls that are safe in a signal handler are
-//! allowed: another thread of the parent may have held any lock.
+//! The process itself does it, right after exec, and not its launcher between fork and exec: so the launcher need not be
+//! copied for the fork, which takes longer than all the rest of it.
+//!
+//! The only unsafe code of this crate.
 
 #![allow(unsafe_code)]
 
+use rustix::io::Errno;
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 
-/// Makes `command`'s process the leader of a new session which inherits nothing but its standard descriptors, however
-/// carelessly the calling program opened its own.
-pub(crate) fn apart(command: &mut Command) {
-    // SAFETY: the closure makes three system calls, allocates nothing and takes no lock.
-    unsafe {
-        command.pre_exec(|| {
-            if libc::setsid() < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            close_on_exec_from(3)
-        });
+/// Makes this process the leader of a new session, which holds nothing but its standard descriptors, however carelessly the
+/// program that started it opened its own. Whoever calls this has opened nothing yet that it wants to keep.
+pub(crate) fn apart() -> io::Result<()> {
+    match rustix::process::setsid() {
+        // A leader of its group has been started by a shell, in a group of its own.
+        Ok(_) | Err(Errno::PERM) => {}
+        Err(e) => return Err(e.into()),
     }
+    close_from(3)
 }
 
-/// Marks all descriptors from `first` on as closed by exec. They are not closed here: the standard library has one of
-/// its own open, to report a failing exec.
-fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
-    // SAFETY: it changes a flag of descriptors and touches no memory.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC as libc::c_uint,
-        )
-    };
+/// Closes all descriptors from `first` on.
+fn close_from(first: libc::c_uint) -> io::Result<()> {
+    // SAFETY: this process has just begun, and nothing in it owns a descriptor yet; see `apart`.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) };
     if done == 0 {
         return Ok(());
     }
-    // Kernels before 5.11: one by one, up to what this process may have open.
+    // Kernels before 5.9: one by one, up to what this process may have open.
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a valid place for the answer.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
@@ -47,7 +37,7 @@ fn close_on_exec_from(first: libc::c_uint) -> io::Result<()> {
     let end = libc::c_int::try_from(limit.rlim_cur).unwrap_or(libc::c_int::MAX);
     for fd in first as libc::c_int..end {
         // SAFETY: as above; a number that is no descriptor is answered with EBADF, which is as good.
-        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        unsafe { libc::close(fd) };
     }
     Ok(())
 }
