@@ -4,6 +4,8 @@
 //! looks who waits. So no page comes unheard between a hart's look and its sleep, and only those are woken who wait.
 //! A waiting hart is at the gate as one that is parked: a pause does not wait for pages. A device's queue that has to
 //! wait is as one that is empty, until its doorbell rings.
+//!
+//! A hart that is slowed down because it writes too much ([`strata_memory::Throttle`]) waits here, too, for a moment.
 
 use crate::cpus::PAGE_RETRY;
 use std::sync::Arc;
@@ -12,6 +14,9 @@ use std::time::{Duration, Instant};
 use strata_devices::virtio::Doorbell;
 use strata_engine::VcpuShared;
 use strata_memory::GuestRam;
+
+/// How long a hart waits that is slowed down, until it tries again.
+const HELD: Duration = Duration::from_millis(1);
 
 /// See the module.
 pub struct Arrivals {
@@ -37,9 +42,16 @@ impl Arrivals {
         self.count.load(SeqCst)
     }
 
-    /// Hart number `hart` has touched a page that is not there. Has it wait, by `sleep`, unless something has come since
-    /// `seen`.
+    /// Hart number `hart` has touched a page that is not there, or may not write to it yet. Has it wait, by `sleep`, unless
+    /// something has come since `seen`.
     pub(crate) fn await_page(&self, hart: usize, seen: u64, sleep: impl FnOnce(Duration)) {
+        if self.ram.missing() == 0 {
+            // It is not for a page that it waits, or the last one has come this moment.
+            if self.count.load(SeqCst) == seen {
+                sleep(HELD);
+            }
+            return;
+        }
         let begun = Instant::now();
         let Some((_, waits)) = self.harts.get(hart) else { return sleep(PAGE_RETRY) };
         waits.store(true, SeqCst);

@@ -9,6 +9,7 @@ mod pci;
 mod programs;
 mod repeats;
 mod saved;
+mod slowed;
 mod warmth;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod x86;

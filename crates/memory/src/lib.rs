@@ -24,6 +24,7 @@ mod mapping;
 mod page_map;
 mod populated;
 mod ram;
+mod throttle;
 
 pub use capture::{Capture, PageSet, PageSink};
 pub use code_watch::{Drained, Quiet};
@@ -31,6 +32,7 @@ pub use lay::Part;
 pub use mapping::Backing;
 pub use page_map::{FIRST_EPOCH, PageMap, Presence};
 pub use ram::{Access, Acquired, EnginePage, GuestRam, PAGE, Region, RegionSpec};
+pub use throttle::Throttle;
 pub use vm_memory::VolatileSlice;
 
 /// Why guest memory cannot be made or reached.

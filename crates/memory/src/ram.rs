@@ -5,6 +5,7 @@ use crate::code_watch::CodeWatch;
 use crate::late::Late;
 use crate::mapping::Mapping;
 use crate::page_map::{CODE, TRAPPED};
+use crate::throttle::Throttle;
 use crate::{Backing, MemoryError, PageMap, Presence};
 use rustix::fs::{FallocateFlags, fallocate};
 use std::os::fd::BorrowedFd;
@@ -191,7 +192,7 @@ pub enum EnginePage {
     /// Asked for a write: code was translated from the page. Write, then call [`GuestRam::code_written`], and do not
     /// cache the right to write.
     Code(*mut u8),
-    /// The page is not there yet.
+    /// The page is not there yet, or whoever writes is slowed down ([`Throttle`]): try again soon.
     Wait,
     /// Not RAM.
     NotRam,
@@ -203,6 +204,7 @@ pub struct GuestRam {
     regions: Arc<[Region]>,
     watch: Arc<CodeWatch>,
     late: Arc<Late>,
+    throttle: Arc<Throttle>,
 }
 
 impl GuestRam {
@@ -217,7 +219,8 @@ impl GuestRam {
                 why: "overlaps another region",
             });
         }
-        Ok(GuestRam { regions: regions.into(), watch: Arc::new(CodeWatch::new()), late: Arc::default() })
+        let watch = Arc::new(CodeWatch::new());
+        Ok(GuestRam { regions: regions.into(), watch, late: Arc::default(), throttle: Arc::default() })
     }
 
     /// One region of `len` bytes over a memfd at `gpa`.
@@ -236,6 +239,11 @@ impl GuestRam {
 
     pub(crate) fn watch(&self) -> &CodeWatch {
         &self.watch
+    }
+
+    /// What slows harts down that write to memory.
+    pub fn throttle(&self) -> &Throttle {
+        &self.throttle
     }
 
     pub(crate) fn late(&self) -> &Late {
@@ -304,6 +312,10 @@ impl GuestRam {
         }
         let host = region.mapping.at((page - region.gpa) as usize);
         let flags = if access == Access::Write {
+            let anew = self.throttle.rate() != 0 && !region.map.dirty_since(index, region.map.epoch());
+            if anew && !self.throttle.take() {
+                return EnginePage::Wait;
+            }
             region.map.mark_dirty(index);
             region.capture.before_write(region, index..=index);
             region.map.let_cache(index)

@@ -6,6 +6,9 @@
 //! fixed. Where rounds bring nothing any more and the limit is not reached, it says so, or has the rest follow the machine
 //! (post-copy), as [`Follow`] says.
 //!
+//! Where the user allows it, a machine that writes too fast is slowed down instead: each round without progress lowers the rate
+//! at which it may write to pages anew, from what was measured down to a floor, and no further than it takes.
+//!
 //! Every page has a byte of history, a bit for each of the last eight rounds. What was written in three of the last four is
 //! held back: it would only be sent again.
 
@@ -27,6 +30,13 @@ const PATIENCE_IF_IT_MAY_FOLLOW: u32 = 2;
 const RATHER_STAND: Duration = Duration::from_millis(50);
 /// The part of the link's rate at which writing makes rounds that are not worth what they send.
 const OUTRUN: f64 = 0.75;
+/// What is left of the rate of writing after a round without progress.
+const SLOWER: f64 = 0.7;
+/// The part of the link's rate below which a machine is not slowed: rounds get shorter by so much then that it is not its
+/// harts which keep them from coming to an end.
+const FLOOR: f64 = 0.05;
+/// Nor below so many pages a second, at which its kernel can still do its work.
+const FLOOR_PAGES: f64 = 256.0;
 /// From as many bytes on a round says something about bandwidth.
 const TELLING: u64 = 1 << 20;
 
@@ -86,6 +96,9 @@ pub struct Rounds {
     limit: Duration,
     fixed: Duration,
     follow: Follow,
+    may_slow: bool,
+    /// Pages a second that may be written anew, where it is slowed.
+    pace: Option<f64>,
     bandwidth: f64,
     best: Option<Duration>,
     idle: u32,
@@ -102,6 +115,8 @@ impl Rounds {
             limit,
             fixed,
             follow: Follow::Never,
+            may_slow: false,
+            pace: None,
             bandwidth: 0.0,
             best: None,
             idle: 0,
@@ -112,6 +127,16 @@ impl Rounds {
     /// The rest may follow.
     pub fn let_follow(&mut self, follow: Follow) {
         self.follow = follow;
+    }
+
+    /// It may be slowed down.
+    pub fn let_slow(&mut self) {
+        self.may_slow = true;
+    }
+
+    /// How many pages a second it may write anew; 0 is any number.
+    pub fn pace(&self) -> u64 {
+        self.pace.map_or(0, |p| p.ceil() as u64)
     }
 
     /// The downtime of a machine that the rest follows, but for what is known of each page: a bit.
@@ -166,10 +191,12 @@ impl Rounds {
         if done.bytes >= TELLING || self.bandwidth == 0.0 {
             self.bandwidth = (done.bytes as f64 / seconds).max(1.0);
         }
+        // A machine that is slowed makes rounds shorter by that: what it writes again is worth sending.
+        let hot = |h: u8| self.pace.is_none() && Self::hot(h);
         let held: Vec<u64> = self
             .history
             .chunks(64)
-            .map(|c| c.iter().enumerate().fold(0, |w, (bit, h)| w | u64::from(Self::hot(*h)) << bit))
+            .map(|c| c.iter().enumerate().fold(0, |w, (bit, h)| w | u64::from(hot(*h)) << bit))
             .collect();
         let held: Vec<u64> = held.iter().zip(&self.pending).map(|(h, p)| h & p).collect();
         let count = |words: &[u64]| words.iter().map(|w| u64::from(w.count_ones())).sum::<u64>();
@@ -196,7 +223,17 @@ impl Rounds {
         if e.downtime <= AS_GOOD_AS_NOTHING.max(self.fixed) {
             return Next::Stop;
         }
-        if self.follow != Follow::Never && self.follows(e) {
+        let send: Vec<u64> = self.pending.iter().zip(held).map(|(p, h)| p & !h).collect();
+        let nothing = send.iter().all(|w| *w == 0);
+        if self.slows(e, nothing) {
+            self.idle = 0;
+            // What was written too often was so at another pace.
+            return Next::Copy(PageSet::from_words(std::mem::replace(
+                &mut self.pending,
+                vec![0; held.len()],
+            )));
+        }
+        if self.follow != Follow::Never && !self.may_slow_more(e) && self.follows(e) {
             return Next::Follow;
         }
         if self.idle >= PATIENCE {
@@ -208,8 +245,7 @@ impl Rounds {
                 return Next::Stalls;
             }
         }
-        let send: Vec<u64> = self.pending.iter().zip(held).map(|(p, h)| p & !h).collect();
-        if send.iter().all(|w| *w == 0) {
+        if nothing {
             // Nothing but what is written again and again: another round would send nothing.
             return match self.follow {
                 Follow::Soon => Next::Follow,
@@ -224,6 +260,29 @@ impl Rounds {
 }
 
 impl Rounds {
+    fn floor(e: Estimate) -> f64 {
+        (e.bandwidth * FLOOR / PAGE as f64).max(FLOOR_PAGES)
+    }
+
+    /// Whether it may write more than at the floor, and need not.
+    fn may_slow_more(&self, e: Estimate) -> bool {
+        self.may_slow && self.pace.is_none_or(|p| p > Self::floor(e))
+    }
+
+    /// Lowers the pace, if it may and must: the limit is not reached, and this round has brought nothing, or the next cannot
+    /// (there is `nothing` to send but what is held back, or it writes as fast as the link takes it).
+    fn slows(&mut self, e: Estimate, nothing: bool) -> bool {
+        let in_vain = self.idle > 0 || nothing || e.dirty_rate >= e.bandwidth;
+        if e.downtime <= self.limit || !in_vain || !self.may_slow_more(e) {
+            return false;
+        }
+        let measured = e.dirty_rate.min(e.bandwidth) / PAGE as f64;
+        self.pace = Some((self.pace.unwrap_or(f64::MAX).min(measured) * SLOWER).max(Self::floor(e)));
+        // What was reached before, at another load, is no measure for what comes.
+        self.best = Some(e.downtime);
+        true
+    }
+
     /// Whether the rest is to follow the machine now.
     fn follows(&self, e: Estimate) -> bool {
         // A writer that nearly outruns the link makes every round nearly as long as the one before.
@@ -341,6 +400,78 @@ mod tests {
         assert_eq!(run_with(65_536, 300, Follow::IfNeeded, slow).2, Next::Stop);
         let hot = |_: Duration| PageSet::of(25_600, |p| p < 1024);
         assert_eq!(run_with(25_600, 300, Follow::IfNeeded, hot).2, Next::Stop);
+    }
+
+    /// Runs rounds that may slow a guest which writes to `set` pages at `rate` MiB/s, or at `pace` if that is less and it is
+    /// `heeded`; gives rounds, all paces, what came of it.
+    fn run_slowed(set: usize, rate: f64, heeded: bool, follow: Follow) -> (u32, Vec<u64>, Next, Estimate) {
+        const PAGES: usize = 65_536;
+        let mut rounds = Rounds::new(PAGES, Duration::from_millis(300), Duration::from_millis(2));
+        rounds.let_slow();
+        rounds.let_follow(follow);
+        let (mut send, mut paces, mut at) = (rounds.first(), vec![], 0);
+        for n in 1..1000 {
+            let bytes = send.len() as u64 * PAGE;
+            let took = Duration::from_secs_f64(bytes as f64 / BW);
+            let pages_a_second = match rounds.pace() {
+                pace @ 1.. if heeded => (pace as f64).min(rate * 256.0),
+                _ => rate * 256.0,
+            };
+            let count = ((took.as_secs_f64() * pages_a_second) as usize).min(set);
+            let first = at;
+            at = (at + count) % set;
+            let dirty = PageSet::of(PAGES, |p| p < set && (p + set - first) % set < count);
+            let (next, e) = rounds.next(&dirty, Done { bytes, took });
+            paces.push(rounds.pace());
+            match next {
+                Next::Copy(set) => send = set,
+                end => return (n, paces, end, e),
+            }
+        }
+        panic!("it does not end")
+    }
+
+    #[test]
+    fn a_machine_that_may_be_slowed_is_slowed_until_it_can_go_as_a_whole() {
+        // Over nearly all of memory, a part of it, and a set that is rewritten all the time.
+        for set in [60_000, 20_000, 12_000] {
+            for follow in [Follow::Never, Follow::IfNeeded] {
+                let (n, paces, next, e) = run_slowed(set, 300.0, true, follow);
+                assert_eq!(next, Next::Stop, "{set} {follow:?}: {paces:?}");
+                assert!(n < 25 && e.downtime <= Duration::from_millis(300), "{n} rounds, {e:?}");
+                // From the link's rate, by what one round without progress takes off: no more is needed.
+                let last = *paces.last().unwrap();
+                assert!((17_900..18_000).contains(&last), "{set} {follow:?}: {paces:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_machine_that_comes_to_an_end_by_itself_is_not_slowed() {
+        for (set, rate) in [(1_000, 0.0), (16_384, 50.0), (1_024, 300.0)] {
+            let (_, paces, next, _) = run_slowed(set, rate, true, Follow::Never);
+            assert_eq!((next, paces.iter().max()), (Next::Stop, Some(&0)), "{set} at {rate}");
+        }
+    }
+
+    #[test]
+    fn where_slowing_does_not_help_it_is_told_or_followed_and_there_is_a_floor() {
+        for (follow, end) in [(Follow::Never, Next::Stalls), (Follow::IfNeeded, Next::Follow)] {
+            let (n, paces, next, _) = run_slowed(60_000, 300.0, false, follow);
+            assert_eq!(next, end, "{paces:?}");
+            assert!(n < 50 && paces.is_sorted_by(|a, b| *a == 0 || a >= b), "{paces:?}");
+            let floor = (BW * FLOOR / PAGE as f64).ceil() as u64;
+            assert_eq!(paces.last(), Some(&floor));
+        }
+        // A slow link's floor is what a kernel needs.
+        let mut rounds = Rounds::new(1024, Duration::from_millis(1), Duration::ZERO);
+        rounds.let_slow();
+        rounds.first();
+        let all = PageSet::of(1024, |_| true);
+        while !matches!(rounds.next(&all, Done { bytes: MIB, took: Duration::from_secs(8) }).0, Next::Stalls)
+        {
+        }
+        assert_eq!(rounds.pace(), FLOOR_PAGES as u64);
     }
 
     #[test]

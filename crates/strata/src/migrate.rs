@@ -43,6 +43,7 @@ pub fn migrate(args: MigrateArgs) -> Result<u8> {
         max_downtime: args.max_downtime,
         streams: args.streams,
         bandwidth: args.bandwidth.unwrap_or(0),
+        throttle: args.throttle,
         plain: args.plain,
         with_disks: args.with_disks,
         without_snapshots: args.without_snapshots,
@@ -114,6 +115,11 @@ fn figures(f: &Figures) -> String {
     }
     if !here {
         row("writes", format!("{:.1} MB/s", mb(f.dirty_rate)));
+        if f.throttle > 0 {
+            row("held to", format!("{:.1} MB/s of pages written anew (--throttle)", mb(f.throttle)));
+        } else if f.slowest > 0 {
+            row("held to", format!("nothing any more; {:.1} MB/s at the least", mb(f.slowest)));
+        }
         row("bandwidth", format!("{:.1} MB/s", mb(f.bandwidth)));
         let real = if f.stood > 0 { format!("{:.1} ms", f.stood as f64 / 1e3) } else { "not yet".into() };
         row("downtime", format!("{:.1} ms predicted, {real} real", f.expected as f64 / 1e3));

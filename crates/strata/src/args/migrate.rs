@@ -40,6 +40,15 @@ pub struct MigrateArgs {
     /// Most bytes of memory a second, such as 50M; no limit if left out
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub bandwidth: Option<u64>,
+    /// Slow it down while it is copied, if it writes faster than the link carries
+    #[arg(
+        long,
+        long_help = "Slow it down while it is copied, if it writes faster than the link carries: as little as it takes to come \
+                     to an end, and only those of its processors that write to ever more memory. It runs at full speed again \
+                     as soon as it has moved, or stays. With --strategy auto or precopy; `auto` then lets memory follow the \
+                     machine only where that does not help."
+    )]
+    pub throttle: bool,
     /// Without encryption; only to this host itself
     #[arg(long)]
     pub plain: bool,

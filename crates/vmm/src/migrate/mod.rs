@@ -76,6 +76,9 @@ pub struct Departure {
     /// Most bytes a second; 0 is no limit.
     #[serde(default)]
     pub bandwidth: u64,
+    /// It may be slowed down while it is copied, if it writes faster than the link carries.
+    #[serde(default)]
+    pub throttle: bool,
     /// Without encryption: on this host only.
     #[serde(default)]
     pub plain: bool,
@@ -171,6 +174,12 @@ pub struct Figures {
     pub dirty_rate: u64,
     /// Bytes per second that the link takes.
     pub bandwidth: u64,
+    /// Bytes per second of pages that it may write anew at this moment, where it is slowed down; 0 is any number.
+    #[serde(default)]
+    pub throttle: u64,
+    /// The least that it was held to; 0 if it was not slowed down.
+    #[serde(default)]
+    pub slowest: u64,
     /// Bytes of disks that were sent, and that are left.
     #[serde(default)]
     pub disks: [u64; 2],

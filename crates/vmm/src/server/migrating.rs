@@ -10,6 +10,7 @@
 
 mod actions;
 mod asked;
+mod brake;
 mod disks;
 mod handing;
 mod serving;
@@ -18,6 +19,7 @@ pub(super) use asked::{Migration, cancel, status};
 pub(super) use serving::{gone, recover};
 
 use self::asked::movable;
+use self::brake::Brake;
 use self::disks::Leaving;
 use super::Shared;
 use crate::control::MachineControl;
@@ -101,6 +103,7 @@ struct Attempt<'a> {
     hello: Hello,
     control: Option<Link>,
     ram: GuestRam,
+    brake: Brake,
     record: InstanceRecord,
     files: Vec<Outgoing>,
     disks: Vec<Leaving>,
@@ -137,6 +140,11 @@ impl<'a> Attempt<'a> {
         let record = read_record(dir)?;
         super::saving::whole(shared)?;
         let ram = movable(shared, ask, dir, &record)?;
+        if ask.throttle && !matches!(ask.strategy, Strategy::Auto | Strategy::Precopy) {
+            let m = "A machine is only slowed down while it is copied round by round: --throttle goes with --strategy auto or \
+                     precopy.";
+            return Err(Error::new(Kind::Usage, m));
+        }
         let token: Token =
             ask.token.parse().map_err(|e| Error::new(Kind::Usage, paragraph(&format!("{e}"))))?;
         let internal = |e| Error::new(Kind::Internal, format!("The token makes no key: {e}."));
@@ -158,6 +166,7 @@ impl<'a> Attempt<'a> {
             security,
             hello,
             control: None,
+            brake: Brake::on(&ram),
             ram,
             files: outgoing(&record)?,
             disks: disks::leaving(shared, dir, &record)?,
@@ -321,6 +330,9 @@ impl<'a> Attempt<'a> {
         let streams = self.ask.streams.clamp(1, MAX_STREAMS);
         let links: Result<Vec<Link>> = (0..streams).map(|n| self.connect(Purpose::Pages(n))).collect();
         self.streams = Some(Streams::new(links?));
+        if self.ask.throttle {
+            self.rounds.let_slow();
+        }
         let follow = match self.ask.strategy {
             Strategy::Auto if self.can_follow() => Follow::IfNeeded,
             Strategy::PostCopy | Strategy::Hybrid => Follow::Soon,
@@ -422,7 +434,10 @@ impl<'a> Attempt<'a> {
             self.check_cancelled()?;
             let written = self.new_epoch()?;
             let (next, e) = self.rounds.next(&written, done);
+            let pace = self.rounds.pace();
+            self.brake.set(pace);
             self.shared.figure(|f| {
+                f.slowest = pace * PAGE;
                 (f.pending, f.expected) = ([e.pending, e.held], e.downtime.as_micros() as u64);
                 (f.bandwidth, f.dirty_rate) = (e.bandwidth as u64, e.dirty_rate as u64);
             });
@@ -434,11 +449,16 @@ impl<'a> Attempt<'a> {
                 Next::Stalls => {
                     let m = format!(
                         "{} writes {} MB/s and the link takes {} MB/s: copying while it runs does not come to an end, and \
-                         stopping now would take {} ms. Allow that with --max-downtime, or use --strategy hybrid or stop-and-copy.",
+                         stopping now would take {} ms. Allow that with --max-downtime, or use {}.",
                         self.shared.spec.name,
                         e.dirty_rate as u64 / 1_000_000,
                         e.bandwidth as u64 / 1_000_000,
-                        e.downtime.as_millis()
+                        e.downtime.as_millis(),
+                        if self.ask.throttle {
+                            "--strategy hybrid or stop-and-copy: to slow it down has not helped"
+                        } else {
+                            "--throttle, or --strategy hybrid or stop-and-copy"
+                        }
                     );
                     return Err(Error::new(Kind::Refused, m));
                 }

@@ -105,6 +105,8 @@ impl Attempt<'_> {
             return Err(Error::new(Kind::Refused, "The machine was paused meanwhile: it stays."));
         }
         self.turn = Some(turn);
+        // Whatever comes now, it runs on at full speed, here or there.
+        self.brake.off();
         self.froze = Some(Instant::now());
         self.shared.machine.pause().map_err(|e| Error::new(Kind::Refused, paragraph(&e)))?;
         let froze = monotonic(Instant::now());

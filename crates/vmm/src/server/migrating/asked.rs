@@ -7,7 +7,7 @@ use crate::migrate::{Departure, Figures, Step};
 use crate::server::Shared;
 use serde_json::json;
 use std::path::Path;
-use strata_memory::GuestRam;
+use strata_memory::{GuestRam, PAGE};
 
 /// What is asked of a migration that is under way, and what it tells.
 #[derive(Default)]
@@ -34,14 +34,20 @@ impl Shared {
 
     pub(super) fn step(&self, step: Step) {
         self.figure(|f| f.step = step);
-        let figures = self.lock().migration.figures.clone();
-        self.publish(crate::protocol::event::MIGRATION, json!(figures));
+        self.publish(crate::protocol::event::MIGRATION, json!(self.figures()));
+    }
+
+    /// Where it is, if it is anywhere, and how much it is slowed at this moment.
+    fn figures(&self) -> Option<Figures> {
+        let figures = self.lock().migration.figures.clone()?;
+        let throttle = self.machine.ram().map_or(0, |ram| ram.throttle().rate() * PAGE);
+        Some(Figures { throttle, ..figures })
     }
 }
 
 /// Where it is, if it is anywhere.
 pub(in crate::server) fn status(shared: &Shared) -> Result<Figures> {
-    shared.lock().migration.figures.clone().ok_or_else(|| {
+    shared.figures().ok_or_else(|| {
         Error::new(Kind::NotFound, format!("The machine {} is in no migration.", shared.spec.name))
     })
 }
@@ -92,6 +98,9 @@ pub(super) fn movable(
     }
     if shared.machine.phase() != "running" {
         return no(&format!("is {}: only a running machine can be migrated.", shared.machine.phase()));
+    }
+    if ask.throttle && shared.machine.stands_while_copied() {
+        return no("runs on KVM, whose vCPUs write without asking: leave out --throttle.");
     }
     match shared.machine.ram() {
         Some(ram) if ram.regions().len() == 1 => Ok(ram),

@@ -99,6 +99,7 @@ impl Attempt<'_> {
 
     /// It stays, because of `why`, if it has not been handed over. Gives the error to tell.
     pub(super) fn stay(mut self, mut why: Error) -> Error {
+        self.brake.off();
         // A connection that broke may have broken for a reason, which another one tells.
         if why.kind == Kind::Network
             && let Some(control) = &mut self.control
