@@ -43,7 +43,9 @@ const LOADS: [Load; 4] = [
 ];
 /// The workload whose pace is drawn.
 const DRAWN: &str = "flat out over 256 MiB";
-const STRATEGIES: [&str; 5] = ["auto", "precopy", "hybrid", "postcopy", "stop-and-copy"];
+/// How Strata sends it.
+const STRATEGIES: [&str; 6] =
+    ["auto", "precopy", "precopy --throttle", "hybrid", "postcopy", "stop-and-copy"];
 
 /// Measures machines that change hosts.
 #[derive(Parser)]
