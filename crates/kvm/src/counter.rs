@@ -6,7 +6,9 @@
 //! are. On a kernel without that they go on, as on a machine whose firmware stopped it for a while.
 //!
 //! An APIC's deadline is a value of the counter; the kernel's timer for it was set when it was written. Put back, a
-//! counter makes that timer early, which guests bear; put forward, late: then the deadline is written again.
+//! counter makes that timer early, which guests bear; put forward, late: then the deadline is written again. Forward they
+//! go when time has passed elsewhere, and where a state was loaded twice: the second value of a counter is taken for one
+//! that is to be in step with the first, and the counter may stand behind it.
 
 use crate::{KvmError, Vm};
 use kvm_ioctls::VcpuFd;
@@ -107,6 +109,16 @@ impl Counters {
     }
 }
 
+/// Has the kernel set its timer anew for the deadline of a vCPU's APIC, if it has one.
+fn renew_deadline(vcpu: BorrowedFd<'_>) -> Result<(), KvmError> {
+    match register(vcpu, DEADLINE, None) {
+        Ok(deadline @ 1..) => register(vcpu, DEADLINE, Some(deadline))
+            .map(drop)
+            .map_err(KvmError::at("a deadline of the APIC's timer")),
+        _ => Ok(()),
+    }
+}
+
 impl Vm {
     /// From now on, until [`Vm::release_counters`], no time passes by the counters. Only while no vCPU runs.
     pub(crate) fn hold_counters(&self) {
@@ -129,6 +141,9 @@ impl Vm {
             // Kernels without it, and those whose counters cannot be moved, let them go on.
             let Ok(old) = offset(vcpu.as_fd(), None) else { return Ok(()) };
             offset(vcpu.as_fd(), Some(old.wrapping_sub(back))).map_err(&refused)?;
+            if back.cast_signed() < 0 {
+                renew_deadline(vcpu.as_fd())?;
+            }
         }
         Ok(())
     }
@@ -148,11 +163,7 @@ impl Vm {
             let Ok(old) = offset(vcpu.as_fd(), None) else { return Ok(()) };
             offset(vcpu.as_fd(), Some(old.wrapping_add(cycles)))
                 .map_err(KvmError::at("KVM_VCPU_TSC_OFFSET"))?;
-            let refused = KvmError::at("a deadline of the APIC's timer");
-            let deadline = register(vcpu.as_fd(), DEADLINE, None).unwrap_or(0);
-            if deadline != 0 {
-                register(vcpu.as_fd(), DEADLINE, Some(deadline)).map_err(refused)?;
-            }
+            renew_deadline(vcpu.as_fd())?;
         }
         inner.held = Some(held.wrapping_add(cycles));
         Ok(())

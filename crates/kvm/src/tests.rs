@@ -335,3 +335,18 @@ fn the_schema_is_the_committed_one() {
     let committed = include_str!("../../../docs/formats/state-kvm.schema");
     assert_eq!(committed, schema.text(), "the saved form differs; if that is meant, `cargo xtask bless`");
 }
+
+#[test]
+fn a_loaded_state_writes_nothing_to_memory() {
+    let Some(mut r) = rig(&SPIN) else { return };
+    let there = [0x5a; 64];
+    r.vm.ram().load(DATA, &there).unwrap();
+    let mut s = r.cpu.state().unwrap();
+    // An order to have the wall clock at DATA, given when the guest began.
+    s.msrs.values.retain(|[n, _]| *n != 0x4b56_4d00);
+    s.msrs.values.push([0x4b56_4d00, DATA]);
+    r.cpu.set_state(&s).unwrap();
+    let mut now = [0; 64];
+    r.vm.ram().peek(DATA, &mut now).unwrap();
+    assert_eq!(now, there);
+}

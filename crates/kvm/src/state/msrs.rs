@@ -17,6 +17,10 @@ strata_state::state! {
     }
 }
 
+/// The guest's order to write the wall clock to a place in its memory (Linux, Documentation/virt/kvm/x86/msr.rst). Written
+/// when a state is loaded, the order would be carried out again, and the guest may have other things at that place by now.
+const ORDER: u64 = 0x4b56_4d00;
+
 /// Most registers in a saved state: more than the list has, far fewer than would be a burden.
 const LIMIT: usize = 1024;
 
@@ -79,10 +83,11 @@ impl MsrsState {
         Ok(MsrsState { values })
     }
 
-    /// What has its value already is left alone: some kernels complain of any write to what they do not support.
+    /// What has its value already is left alone: some kernels complain of any write to what they do not support. So is
+    /// [`ORDER`].
     pub(crate) fn write(&self, fd: &VcpuFd) -> Result<(), KvmError> {
         let now = MsrsState::read(fd)?.values;
-        let differ = self.values.iter().filter(|v| !now.contains(v));
+        let differ = self.values.iter().filter(|v| !now.contains(v) && v[0] != ORDER);
         let mut left: Vec<kvm_msr_entry> =
             differ.map(|[n, v]| entry(u32::try_from(*n).unwrap_or(u32::MAX), *v)).collect();
         while !left.is_empty() {
