@@ -9,14 +9,16 @@
 //! crate::EnginePage)) and leaves the page's number here, once; a bell rings for whoever fetches. A page that is brought
 //! twice counts once: the second comes too late, and must not undo what the guest has written meanwhile.
 //!
-//! Pages only become absent before anything runs, so no right to touch a page has to be taken back for it.
+//! Pages only become absent before anything runs, so no right to touch a page has to be taken back for it. Those who ask
+//! nobody are stopped by the kernel (`userfault.rs`).
 
 use crate::ram::Region;
+use crate::userfault::Catch;
 use crate::{GuestRam, PAGE, PageSet, Presence};
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// What is known of pages that come late.
 #[derive(Debug, Default)]
@@ -28,11 +30,22 @@ pub(crate) struct Late {
     bell: OnceLock<OwnedFd>,
     /// A device has been told to wait since the last look.
     device: AtomicBool,
+    /// Where the kernel stops those who do not ask.
+    catch: OnceLock<Arc<Catch>>,
 }
 
 impl Late {
     fn wanted(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
         self.wanted.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    pub(crate) fn set_catch(&self, catch: Catch) {
+        // There is one at most: memory comes late once.
+        let _ = self.catch.set(Arc::new(catch));
+    }
+
+    pub(crate) fn catch(&self) -> Option<Arc<Catch>> {
+        self.catch.get().cloned()
     }
 
     /// Page `page` of `region` was touched, and is absent.
@@ -133,6 +146,11 @@ impl GuestRam {
             return None;
         }
         let is_zero = region.pages().claim(index)?;
+        let catch = self.late().catch.get();
+        if catch.is_some_and(|c| c.fill(index, content)) {
+            let what = if content.is_some() { Presence::Private } else { Presence::Zero };
+            return Some(self.late().here(region, index, what));
+        }
         let there = region.page(index, 1);
         let what = match content {
             Some(bytes) => {
@@ -145,7 +163,11 @@ impl GuestRam {
                 Presence::Private
             }
         };
-        Some(self.late().here(region, index, what))
+        let waited = self.late().here(region, index, what);
+        if let Some(catch) = catch {
+            catch.wake(index);
+        }
+        Some(waited)
     }
 }
 
@@ -153,7 +175,6 @@ impl GuestRam {
 mod tests {
     use super::*;
     use crate::{Access, Acquired, EnginePage};
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
     const BASE: u64 = 0x8000_0000;

@@ -25,6 +25,7 @@ mod page_map;
 mod populated;
 mod ram;
 mod throttle;
+mod userfault;
 
 pub use capture::{Capture, PageSet, PageSink};
 pub use code_watch::{Drained, Quiet};
@@ -33,6 +34,7 @@ pub use mapping::Backing;
 pub use page_map::{FIRST_EPOCH, PageMap, Presence};
 pub use ram::{Access, Acquired, EnginePage, GuestRam, PAGE, Region, RegionSpec};
 pub use throttle::Throttle;
+pub use userfault::can_catch_touches;
 pub use vm_memory::VolatileSlice;
 
 /// Why guest memory cannot be made or reached.
