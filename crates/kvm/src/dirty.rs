@@ -57,6 +57,11 @@ impl Vm {
         Ok(true)
     }
 
+    /// Whether writes of vCPUs are logged.
+    pub fn logs_dirty(&self) -> bool {
+        self.log.on.load(SeqCst)
+    }
+
     /// Marks the pages that vCPUs have written since the last call in the page map, in its current epoch; gives how many
     /// they are. Nothing, if writes are not logged.
     ///

@@ -49,6 +49,23 @@ pub enum KvmError {
         /// Flags by name.
         flags: Vec<&'static str>,
     },
+    /// The host lacks flags that a guest has seen elsewhere.
+    #[error("this host's processor lacks {}, which the guest has seen", flags.join(", "))]
+    Seen {
+        /// Flags by name.
+        flags: Vec<String>,
+    },
+    /// A guest's time-stamp counter would run at another rate than it has measured.
+    #[error(
+        "the guest's time-stamp counter runs at {guest} kHz and this host's at {host} kHz, and its processor or kernel \
+         cannot bridge that (KVM_CAP_TSC_CONTROL)"
+    )]
+    Rate {
+        /// What the guest knows, in kHz.
+        guest: u32,
+        /// What the host has, in kHz.
+        host: u32,
+    },
     /// The host's kernel refused a step.
     #[error("the host's KVM refused {step}: {source}")]
     Refused {

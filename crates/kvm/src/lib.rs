@@ -6,6 +6,7 @@
 //!       └─ KvmVcpu   one processor behind the engine contract        vcpu.rs, exits.rs, kick.rs
 //!            CPUID        from the host, a level or a list of flags  cpuid/
 //!            VcpuState    every register, in our own records         state/
+//!            Seen         what of it a guest needs wherever it goes  seen.rs
 //! ```
 //! The kernel keeps the local APICs, the I/O APIC, the two 8259s and the 8254 timer; everything else that a guest
 //! touches comes out of [`KvmVcpu`] as an access to one of two buses, memory and ports.
@@ -40,6 +41,8 @@ mod host;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kick;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod seen;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod state;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod vcpu;
@@ -53,6 +56,7 @@ pub use {
     events::Messages,
     exits::{Cause, Exits},
     host::Host,
+    seen::{Seen, read_at_load},
     vcpu::{Buses, KvmVcpu},
     vm::Vm,
 };

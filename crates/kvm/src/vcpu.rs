@@ -11,6 +11,7 @@
 use crate::cpuid::{CpuModel, Leaves};
 use crate::exits::{Cause, Exits};
 use crate::kick::Kicker;
+use crate::seen::{check_flags, is_another_rate};
 use crate::state::{self, VcpuState};
 use crate::{KvmError, Vm};
 use kvm_bindings::kvm_run;
@@ -105,19 +106,14 @@ impl KvmVcpu {
         let invalid = |why: String| StateError::Invalid { id: VcpuState::ID.into(), why };
         s.check().map_err(invalid)?;
         let leaves = Leaves::from_rows(&s.cpuid);
-        let beyond = leaves.beyond(&self.vm.host);
-        if !beyond.is_empty() {
-            let why = format!("this host's processor lacks {}, which the guest has seen", beyond.join(", "));
-            return Err(invalid(why));
-        }
         let refused = |e: KvmError| invalid(e.to_string());
+        check_flags(&leaves.flags(), &self.vm.host).map_err(refused)?;
         if leaves.rows() != self.cpuid.rows() {
             let list = leaves.to_kernel().map_err(refused)?;
             self.fd.set_cpuid2(&list).map_err(KvmError::at("KVM_SET_CPUID2")).map_err(refused)?;
             self.cpuid = leaves;
         }
-        let rate = self.fd.get_tsc_khz().unwrap_or(0);
-        if s.tsc_khz != 0 && s.tsc_khz.abs_diff(rate) > rate / TSC_TOLERANCE {
+        if is_another_rate(s.tsc_khz, self.fd.get_tsc_khz().unwrap_or(0)) {
             self.fd.set_tsc_khz(s.tsc_khz).map_err(KvmError::at("KVM_SET_TSC_KHZ")).map_err(refused)?;
         }
         state::write(&self.fd, s).map_err(refused)?;
@@ -197,9 +193,6 @@ impl KvmVcpu {
 /// AMD processors forget their registers at that, as at a reset.
 const TRIPLE_FAULT: &str =
     "a triple fault (registers as after INIT are an AMD host's, which keeps no others)";
-
-/// A counter's rate may differ by this part of it, 250 millionths, which guests take for drift.
-const TSC_TOLERANCE: u32 = 4000;
 
 /// What the kernel says about an instruction that it could not carry out.
 fn internal_error(page: *const kvm_run) -> String {

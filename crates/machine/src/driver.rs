@@ -117,6 +117,10 @@ impl Driver {
                 return Err(end);
             }
         }
+        if matches!(next, Phase::Ending(_) | Phase::Ended(_)) {
+            // A vCPU that stands at a page which is not there parks no sooner.
+            self.rebuild.ram.let_touches_go();
+        }
         published.set(next.clone());
         Ok(next)
     }
@@ -136,6 +140,7 @@ impl Driver {
     /// Ends all threads, and waits for the last output to be handed over.
     fn end(&self) {
         self.want(Want::Exit);
+        self.rebuild.ram.let_touches_go();
         self.gate.wait_empty();
     }
 

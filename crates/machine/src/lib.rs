@@ -45,6 +45,8 @@ pub use deterministic::PauseAtError;
 pub use lifecycle::{Exit, Phase, Refused};
 pub use machine::{Machine, NamedPart};
 pub use saved::engine_of;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub use saved::{read_at_load, seen_in};
 pub use spec::{
     ConsoleFds, MAX_HARTS, MAX_MEMORY, MIN_MEMORY, MachineSpec, Nic, Resources, Restore, SlotDevice,
 };

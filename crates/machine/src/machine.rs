@@ -262,6 +262,20 @@ impl Machine {
         self.unseen.as_ref().map_or(Ok(()), |u| u.collect())
     }
 
+    /// Whether the host logs what its vCPUs write without asking, as it does from the first [`Machine::collect_dirty`] on.
+    pub fn logs_dirty(&self) -> bool {
+        self.unseen.as_ref().is_some_and(|u| u.is_logged())
+    }
+
+    /// Has the host log that no more; in any phase. All that was ever written is marked by the next
+    /// [`Machine::collect_dirty`].
+    ///
+    /// # Errors
+    /// What the host refused.
+    pub fn stop_log(&self) -> Result<(), String> {
+        self.unseen.as_ref().map_or(Ok(()), |u| u.stop_log())
+    }
+
     /// What a person should know about how it was built, a sentence without its full stop.
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()

@@ -22,6 +22,39 @@ pub fn engine_of(board: Board) -> &'static str {
     }
 }
 
+/// What the guest of a saved machine has seen of its processor: one on KVM's; none of other machines.
+///
+/// # Errors
+/// It is damaged.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub fn seen_in(state: &[u8]) -> Result<Option<strata_kvm::Seen>, StateError> {
+    let StateFile { header, parts } = StateFile::parse(state)?;
+    if header.board != Board::X86Micro.name() {
+        return Ok(None);
+    }
+    // Its vCPUs differ by their numbers only.
+    let first = parts.iter().find(|(name, _)| name == "cpu0");
+    let seen = |(_, record): &(String, Vec<u8>)| Ok(strata_kvm::Seen::by(&read_record(record)?));
+    first.map(seen).transpose()
+}
+
+/// Guest physical addresses that the host's kernel reads when a machine is loaded with that state: their pages have to be
+/// there.
+///
+/// # Errors
+/// It is damaged.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub fn read_at_load(state: &[u8]) -> Result<Vec<u64>, StateError> {
+    let StateFile { header, parts } = StateFile::parse(state)?;
+    let mut places = Vec::new();
+    if header.board == Board::X86Micro.name() {
+        for (_, record) in parts.iter().filter(|(name, _)| name.starts_with("cpu")) {
+            places.extend(strata_kvm::read_at_load(&read_record(record)?));
+        }
+    }
+    Ok(places)
+}
+
 impl Machine {
     /// All its parts as a state file. Only while nothing runs.
     ///

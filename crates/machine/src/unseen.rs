@@ -9,4 +9,14 @@ pub(crate) trait Unseen: Send + Sync {
     /// # Errors
     /// What the host refused.
     fn collect(&self) -> Result<(), String>;
+
+    /// Whether the host logs such writes: it does from the first collection on.
+    fn is_logged(&self) -> bool;
+
+    /// Has the host log no more of them, which costs vCPUs a fault for each page. The next collection begins anew, with all
+    /// that was ever written.
+    ///
+    /// # Errors
+    /// What the host refused.
+    fn stop_log(&self) -> Result<(), String>;
 }

@@ -31,6 +31,7 @@ fn destination(listener: TcpListener, last: Message) -> std::sync::mpsc::Receive
                             disks: vec![],
                             holder: None,
                             notes: vec![],
+                            whole_only: None,
                             verify: false,
                         }),
                         Frame::Round(n) => Frame::Round(n),

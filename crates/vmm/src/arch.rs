@@ -145,8 +145,9 @@ pub fn ready(arch: Arch, engine: Engine, cpu: Option<&str>) -> Result<Option<Str
 pub(crate) mod processor {
     use crate::exit::{Error, Result};
     use strata_kvm::cpuid::CpuModel;
-    use strata_kvm::{Host, KvmError};
+    use strata_kvm::{Host, KvmError, Seen};
     use strata_machine::BuildError;
+    use strata_migration::wire::Processor;
 
     fn error(e: KvmError) -> Error {
         BuildError::from(e).into()
@@ -175,6 +176,23 @@ pub(crate) mod processor {
         }
         Ok((names, None))
     }
+
+    /// What the guest of a saved machine has seen of it.
+    pub(crate) fn seen(state: &[u8]) -> Result<Option<Processor>> {
+        let seen = strata_machine::seen_in(state).map_err(BuildError::State)?;
+        Ok(seen.map(|Seen { flags, counter_khz }| Processor { flags, counter_khz }))
+    }
+
+    /// Where the kernel reads guest memory when a machine is loaded with that state.
+    pub(crate) fn read_at_load(state: &[u8]) -> Result<Vec<u64>> {
+        strata_machine::read_at_load(state).map_err(|e| BuildError::State(e).into())
+    }
+
+    /// Refuses a guest of `vcpus` that has seen what this host's cannot show it.
+    pub(crate) fn meets(Processor { flags, counter_khz }: &Processor, vcpus: u32) -> Result<()> {
+        let seen = Seen { flags: flags.clone(), counter_khz: *counter_khz };
+        Host::open().map_err(error)?.can_show(&seen, vcpus).map_err(error)
+    }
 }
 
 /// Where KVM has no amd64 guests, nor have they processors.
@@ -183,6 +201,7 @@ pub(crate) mod processor {
     use crate::exit::{Error, Result};
     use strata_kvm::KvmError;
     use strata_machine::BuildError;
+    use strata_migration::wire::Processor;
 
     fn absent() -> Error {
         BuildError::from(KvmError::Absent).into()
@@ -194,6 +213,15 @@ pub(crate) mod processor {
         Err(absent())
     }
     pub(crate) fn here() -> Result<(Vec<String>, Option<String>)> {
+        Err(absent())
+    }
+    pub(crate) fn seen(_state: &[u8]) -> Result<Option<Processor>> {
+        Err(absent())
+    }
+    pub(crate) fn read_at_load(_state: &[u8]) -> Result<Vec<u64>> {
+        Ok(Vec::new())
+    }
+    pub(crate) fn meets(_seen: &Processor, _vcpus: u32) -> Result<()> {
         Err(absent())
     }
 }

@@ -302,10 +302,21 @@ impl MachineControl for Real {
         self.restored_from.clone()
     }
     fn ram(&self) -> Option<GuestRam> {
-        self.with(None, |m| (!m.writes_unseen()).then(|| m.ram().clone()))
+        self.with(None, |m| Some(m.ram().clone()))
+    }
+    fn collect_writes(&self) -> Result<()> {
+        self.with(Ok(()), |m| m.collect_dirty().map_err(|e| Error::new(Kind::Host, paragraph(&e))))
+    }
+    fn logs_writes(&self) -> bool {
+        self.with(false, Machine::logs_dirty)
+    }
+    fn stop_log(&self) {
+        if let Err(e) = self.with(Ok(()), Machine::stop_log) {
+            tracing::warn!("writes of {} are still logged: {e}", self.name);
+        }
     }
     fn arrivals(&self) -> Option<Arc<Arrivals>> {
-        self.with(None, |m| (!m.writes_unseen()).then(|| m.arrivals().clone()))
+        self.with(None, |m| Some(m.arrivals().clone()))
     }
     fn begin_at(&self, state: &[u8], passed: u64, flows: &[FlowRef]) -> Result<()> {
         let gone = Error::new(Kind::Refused, "The machine has ended.");
@@ -346,8 +357,9 @@ impl MachineControl for Real {
     fn save(&self, set: &mut SetWriter) -> Result<u32> {
         let gone = Error::new(Kind::Refused, "The machine has ended.");
         self.with(Err(gone), |m| {
-            m.collect_dirty().map_err(|e| Error::new(Kind::Host, paragraph(&e)))?;
             let state = m.save_state().map_err(|e| Error::new(Kind::Refused, paragraph(&e.to_string())))?;
+            // Last: reading a vCPU's state may be what has the kernel write to memory.
+            m.collect_dirty().map_err(|e| Error::new(Kind::Host, paragraph(&e)))?;
             Ok(set.begin(m.ram(), state)?)
         })
     }

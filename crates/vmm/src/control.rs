@@ -94,6 +94,20 @@ pub trait MachineControl: Send + Sync {
     fn stands_while_copied(&self) -> bool {
         false
     }
+    /// Marks in the map of its pages what its vCPUs have written without asking since the last time. In any phase; while it
+    /// runs, what is written meanwhile is marked now or the next time.
+    ///
+    /// # Errors
+    /// The host does not say what was written.
+    fn collect_writes(&self) -> Result<(), Error> {
+        Ok(())
+    }
+    /// Whether the host keeps a log for that already.
+    fn logs_writes(&self) -> bool {
+        false
+    }
+    /// Ends that log. In any phase.
+    fn stop_log(&self) {}
     /// The id of the snapshot from which its memory differs only by what was written since the first dirty epoch.
     fn restored_from(&self) -> Option<String> {
         None

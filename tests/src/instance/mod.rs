@@ -36,7 +36,7 @@ pub type Scenario = (&'static str, fn(&Setting) -> Result<()>);
 
 /// All of them.
 pub const SCENARIOS: [Scenario; 2] =
-    [("devices and power off", devices), ("suspend, snapshot and clone", saved)];
+    [("devices and power off", devices), ("suspend, snapshot, clone and migration", saved)];
 
 impl Setting {
     fn run(&self, name: &str) -> Command {
@@ -107,7 +107,8 @@ fn devices(s: &Setting) -> Result<()> {
     s.strata(&["delete", "devices"]).map(drop)
 }
 
-/// Memory, and what a shell remembers, through a suspend, a snapshot of a machine that runs, and a clone of that.
+/// Memory, and what a shell remembers, through a suspend, a snapshot of a machine that runs, a clone of that, and a migration
+/// and back.
 fn saved(s: &Setting) -> Result<()> {
     saved_often(s, 1)
 }
@@ -128,9 +129,62 @@ fn saved_often(s: &Setting, rounds: u32) -> Result<()> {
             println!("round {round}: {:.1} s", begun.elapsed().as_secs_f64());
         }
     }
-    drop(guest);
+    let begun = Instant::now();
+    moved(s, guest).context("in a migration")?;
+    println!("  there and back again in {:.1} s", begun.elapsed().as_secs_f64());
     s.strata(&["stop", "first"])?;
     s.strata(&["delete", "first"]).map(drop)
+}
+
+/// To another home, which is as another host, while it writes to memory, and back; meanwhile its clock does not go back.
+fn moved(s: &Setting, mut guest: Console) -> Result<()> {
+    let other = tempfile::tempdir()?;
+    let there = |args: &[&str]| {
+        let mut c = Command::new(&s.strata);
+        c.args(args).env("STRATA_HOME", other.path()).env("XDG_RUNTIME_DIR", other.path());
+        c
+    };
+    let here = |args: &[&str]| {
+        let mut c = Command::new(&s.strata);
+        c.args(args);
+        c
+    };
+    guest.sh("kept=going; head -c 3000000 /dev/urandom > /big; md5sum /big > /sum", SOON)?;
+    guest.sh(WRITER, SOON)?;
+    guest.sh(WATCH, SOON)?;
+    drop(guest);
+    send(&here, &there, &["--verify"])?;
+    let mut guest = Console::spawn(&mut there(&["console", "first"]))?;
+    still_the_same(&mut guest, "going").context("there")?;
+    drop(guest);
+    send(&there, &here, &["--strategy", "precopy"])?;
+    let mut guest = s.console("first")?;
+    still_the_same(&mut guest, "going").context("back here")?;
+    let told = guest.sh("test -e /back && cat /back; cat /gap", SOON)?;
+    println!("  its clock was at most {told} hundredths of a second late to itself");
+    ensure!(told.parse::<u32>().is_ok(), "its clock went back: {told}");
+    Ok(())
+}
+
+/// What writes to the guest's memory all the time.
+const WRITER: &str = "(while true; do head -c 1000000 /dev/urandom > /set; done) & true";
+/// What looks at the guest's clock, in hundredths of a second: whether it goes back, and the longest time between two looks.
+const WATCH: &str = "(last=0; gap=0; while true; do read t rest < /proc/uptime; now=${t%.*}${t#*.}; \
+    [ $last -gt 0 ] && [ $now -lt $last ] && echo $now after $last > /back; \
+    [ $last -gt 0 ] && [ $((now - last)) -gt $gap ] && gap=$((now - last)) && echo $gap > /gap; last=$now; done) & true";
+
+/// Sends the machine from one home to the other.
+fn send(from: &dyn Fn(&[&str]) -> Command, to: &dyn Fn(&[&str]) -> Command, options: &[&str]) -> Result<()> {
+    let address = "127.0.0.1:7000";
+    let mut waits = Console::spawn(&mut to(&["migrate", "receive", "--listen", address]))?;
+    let token = waits.wait_for("\n", SOON)?;
+    let done = from(&["migrate", "first", address, "--token", token.trim()]).args(options).output()?;
+    let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    ensure!(done.status.success(), "it stays: {out}{err}");
+    println!("{}", out.lines().map(|l| format!("  | {l}")).collect::<Vec<_>>().join("\n"));
+    let code = waits.end(SOON)?;
+    ensure!(code == 0, "whoever receives it ended with {code}");
+    Ok(())
 }
 
 /// One round of it; gives the machine's console back.

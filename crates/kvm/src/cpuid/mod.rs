@@ -200,11 +200,17 @@ impl Leaves {
         Leaves(rows.iter().map(leaf).collect())
     }
 
-    /// Flags that are set here and that `host` cannot give.
-    pub(crate) fn beyond(&self, host: &Host) -> Vec<&'static str> {
+    /// The flags that are set here.
+    pub(crate) fn flags(&self) -> Vec<&'static str> {
+        FLAGS.iter().filter(|f| self.has(f)).map(|f| f.name).collect()
+    }
+
+    /// Those among `names` that `host` cannot give, and those that are no flags.
+    pub(crate) fn beyond<'a>(names: &[&'a str], host: &Host) -> Vec<&'a str> {
         let theirs = Leaves(host.supported().as_slice().to_vec());
         let given = |f: &Flag| [&flags::TSC_DEADLINE, &flags::HYPERVISOR].iter().any(|g| g.name == f.name);
-        FLAGS.iter().filter(|f| self.has(f) && !theirs.has(f) && !given(f)).map(|f| f.name).collect()
+        let has = |name: &str| FLAGS.iter().any(|f| f.name == name && (theirs.has(f) || given(f)));
+        names.iter().filter(|name| !has(name)).copied().collect()
     }
 
     pub(crate) fn to_kernel(&self) -> Result<CpuId, KvmError> {

@@ -191,4 +191,10 @@ impl Unseen for Logged {
         }
         self.0.collect_dirty().map(drop).map_err(|e| e.to_string())
     }
+    fn is_logged(&self) -> bool {
+        self.0.logs_dirty()
+    }
+    fn stop_log(&self) -> Result<(), String> {
+        self.0.log_dirty(false).map(drop).map_err(|e| e.to_string())
+    }
 }

@@ -118,6 +118,13 @@ fn what_vcpus_wrote_is_known_after_it_was_collected_and_goes_on_elsewhere() {
     m.pause().unwrap();
     m.collect_dirty().unwrap();
     assert!(pages.dirty_since(page, epoch));
+    // Without the log it is known again from what was ever written.
+    assert!(m.logs_dirty());
+    m.stop_log().unwrap();
+    assert!(!m.logs_dirty());
+    let epoch = m.ram().begin_epoch();
+    m.collect_dirty().unwrap();
+    assert!(m.logs_dirty() && pages.dirty_since(page, epoch));
     m.stop();
     drop((m, console));
 

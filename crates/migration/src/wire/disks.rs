@@ -90,6 +90,7 @@ mod tests {
             disks: vec![DiskWay::Copied, DiskWay::Shared],
             holder: Some(holder()),
             notes: vec![],
+            whole_only: None,
             verify: false,
         };
         let frames = [

@@ -113,6 +113,19 @@ pub struct Offer {
     /// Memory is to be compared at the end.
     #[serde(default, skip_serializing_if = "is_false")]
     pub verify: bool,
+    /// Of a machine on KVM: the processor that its guest has seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor: Option<Processor>,
+}
+
+/// What a guest has seen of its processor and relies on: a destination that cannot show it the same refuses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Processor {
+    /// Flags that it has, as `/proc/cpuinfo` spells them.
+    pub flags: Vec<String>,
+    /// Rate of its time-stamp counter, in kHz; 0 if its host did not say.
+    #[serde(default)]
+    pub counter_khz: u32,
 }
 
 /// The destination's yes.
@@ -133,6 +146,9 @@ pub struct Accept {
     /// What a person should know, a sentence each.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Why the machine could not run there before all of its memory is there, if it could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole_only: Option<String>,
     /// It can compare memory, as an offer may ask for.
     #[serde(default, skip_serializing_if = "is_false")]
     pub verify: bool,

@@ -59,6 +59,7 @@ fn to_the_destination() -> Vec<u8> {
         disks: vec![],
         dry_run: false,
         verify: false,
+        processor: None,
     };
     let rest = Rest {
         state: 5,
@@ -99,6 +100,7 @@ fn to_the_source() -> Vec<u8> {
         disks: vec![],
         holder: None,
         notes: vec!["n".into()],
+        whole_only: None,
         verify: false,
     };
     let no = Refusal { kind: "in-use".into(), message: "No.".into() };

@@ -190,9 +190,11 @@ impl Place {
         names
     }
 
-    /// Files in the runtime folder.
+    /// Files in the runtime folder, but for what was measured of the host's KVM, which stays.
     pub fn running(&self) -> Vec<String> {
-        Self::names(&self.dir.path().join("run/strata"))
+        let mut names = Self::names(&self.dir.path().join("run/strata"));
+        names.retain(|n| n != "kvm-speed.json");
+        names
     }
 
     /// Instances that are kept, whole or in pieces.

@@ -3,6 +3,8 @@
 use super::Arrival;
 use super::disks::{Plan, holder, plan};
 use super::files::here;
+use super::pulling::cannot_wait;
+use crate::arch::{Arch, processor::meets, ready};
 use crate::exit::{Error, Kind, Result};
 use crate::instances::Store;
 use crate::runtime::Runtime;
@@ -20,6 +22,10 @@ pub(super) struct Coming {
     pub(super) disks: Plan,
     /// For each of its files: where the same is here, if it is.
     pub(super) found: Vec<Option<PathBuf>>,
+    /// What a person should know.
+    pub(super) notes: Vec<String>,
+    /// Why it could not run here before all of its memory is there, if it could not.
+    pub(super) whole_only: Option<String>,
 }
 
 impl Coming {
@@ -32,8 +38,9 @@ impl Coming {
             wants,
             disks: self.disks.ways(),
             holder: Some(holder(&Owner::this_process(&self.record.name), 0)),
-            notes: vec![],
+            notes: self.notes.clone(),
             verify: true,
+            whole_only: self.whole_only.clone(),
         }
     }
 }
@@ -42,19 +49,27 @@ impl Coming {
 pub(super) fn check(ask: &Arrival, offer: &Offer) -> Result<Coming> {
     let bad = |why: String| Error::new(Kind::BadInput, format!("The offered machine {why}."));
     let m = &offer.machine;
-    let board = strata_machine::Board::RiscvVirt;
-    let (name, engine) = (board.name(), strata_machine::engine_of(board));
-    if (m.board.as_str(), m.engine.as_str()) != (name, engine) {
+    let board = strata_machine::Board::by_name(&m.board);
+    let Some(board) = board.filter(|b| strata_machine::engine_of(*b) == m.engine) else {
         let m = format!(
-            "The machine has board {} and engine {}, and only machines with {name} and {engine} can be migrated.",
+            "The machine has board {} and engine {}, which this strata does not have together.",
             m.board, m.engine
         );
         return Err(Error::new(Kind::Host, m));
-    }
+    };
     let mut record = InstanceRecord::parse(offer.instance.to_string().as_bytes())
         .map_err(|e| bad(format!("has no usable record: {e}")))?;
-    if (m.cpus, m.memory) != (record.cpus, record.memory) || record.deterministic.is_some() {
+    let (cpus, memory, arch) = (record.cpus, record.memory, record.arch);
+    if (m.cpus, m.memory, board) != (cpus, memory, arch.board()) || record.deterministic.is_some() {
         return Err(bad("says two things about itself".into()));
+    }
+    if board.ram_regions(memory).len() != 1 {
+        return Err(bad("has memory in more than one region".into()));
+    }
+    let notes = ready(arch, record.engine, record.cpu.as_deref())?.into_iter().collect();
+    if arch == Arch::Amd64 {
+        let none = || bad("does not say what processor its guest has seen".into());
+        meets(offer.processor.as_ref().ok_or_else(none)?, cpus)?;
     }
     record.name = ask.name.clone().unwrap_or(record.name);
     match (&ask.net, &record.net) {
@@ -91,5 +106,6 @@ pub(super) fn check(ask: &Arrival, offer: &Offer) -> Result<Coming> {
     }
     let images = home()?.join("images");
     let found = offer.files.iter().map(|f| here(&images, f)).collect();
-    Ok(Coming { record, disks, found })
+    let whole_only = if arch == Arch::Amd64 { cannot_wait() } else { None };
+    Ok(Coming { record, disks, found, notes, whole_only })
 }

@@ -154,7 +154,7 @@ impl Attempt {
         keys: &Detail,
     ) -> Result<Attempt> {
         let yes = coming.accept();
-        let Coming { mut record, disks: plan, found } = coming;
+        let Coming { mut record, disks: plan, found, notes: _, whole_only: _ } = coming;
         let made = (|| {
             let base = record.arch.board().ram_regions(record.memory).first().map_or(0, |(gpa, _)| *gpa);
             let ram = GuestRam::single(base, record.memory)
@@ -315,12 +315,16 @@ impl Attempt {
         let missing = || Error::new(Kind::Internal, "A machine that was put together is not there.");
         let machine = &self.machine.as_ref().ok_or_else(missing)?.machine;
         if rest.absent > 0 {
+            // Before devices are loaded, which look at memory.
             self.ram.expect_late(&left_out).map_err(|e| Error::io("expect memory later", e))?;
-            let pull = Pull::new(self.ram.clone(), &**machine)?;
-            let _ = self.door.pull.set(Arc::new(pull));
         }
         let passed = rest.stood.saturating_add(came.elapsed().as_nanos() as u64);
         machine.begin_at(&self.state, passed, &rest.flows)?;
+        if rest.absent > 0 {
+            // After vCPUs are loaded: where that has the kernel look at memory, nobody fetches it yet.
+            let pull = Pull::new(self.ram.clone(), &**machine)?;
+            let _ = self.door.pull.set(Arc::new(pull));
+        }
         machine.arrive(&rest.guest);
         Ok(())
     }

@@ -59,6 +59,13 @@ pub enum Strategy {
     Hybrid,
 }
 
+impl Strategy {
+    /// Whether it is to run there before all of its memory is.
+    pub(crate) fn follows(self) -> bool {
+        matches!(self, Strategy::PostCopy | Strategy::Hybrid)
+    }
+}
+
 /// What a machine is asked when it is to go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departure {

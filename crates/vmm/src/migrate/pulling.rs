@@ -6,7 +6,7 @@
 use super::Step;
 use super::door::lock;
 use crate::control::MachineControl;
-use crate::exit::{Error, Result};
+use crate::exit::{Error, Kind, Result};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, Weak};
@@ -44,13 +44,35 @@ pub(crate) struct Pull {
     began: Instant,
 }
 
+/// Why vCPUs on KVM cannot wait for memory here, a sentence.
+fn why_not(e: impl std::fmt::Display) -> String {
+    format!(
+        "This host does not let strata stop vCPUs on KVM at memory that is not there (userfaultfd: {e}): allow it by `sysctl \
+         vm.unprivileged_userfaultfd=1` or rights to /dev/userfaultfd."
+    )
+}
+
+/// Why vCPUs on KVM cannot wait for memory here, if they cannot.
+pub(super) fn cannot_wait() -> Option<String> {
+    strata_memory::can_catch_touches().err().map(why_not)
+}
+
 impl Pull {
-    /// Memory of `machine`, of which pages are missing.
+    /// Memory of `machine`, of which pages are missing, and whose state is loaded: what its vCPUs read without asking is
+    /// fetched for them from now on, until all has come.
     pub(super) fn new(ram: GuestRam, machine: &dyn MachineControl) -> Result<Pull> {
-        let none = || {
-            Error::new(crate::Kind::Refused, "This kind of machine cannot run before its memory is there.")
-        };
-        Ok(Pull::over(ram, machine.arrivals().ok_or_else(none)?))
+        let none =
+            || Error::new(Kind::Refused, "This kind of machine cannot run before its memory is there.");
+        let arrivals = machine.arrivals().ok_or_else(none)?;
+        if machine.stands_while_copied() {
+            ram.catch_touches().map_err(|e| Error::new(Kind::Host, why_not(e)))?;
+            let ram = ram.clone();
+            std::thread::Builder::new()
+                .name("touches".into())
+                .spawn(move || ram.serve_touches())
+                .map_err(|e| Error::io("start a thread that fetches memory", e))?;
+        }
+        Ok(Pull::over(ram, arrivals))
     }
 
     /// Memory of a machine whose harts and devices wait as `arrivals` says.
@@ -170,8 +192,9 @@ impl Pull {
         if doomed {
             f.notes = vec![format!("{missing} pages never come: it ends when it touches one of them.")];
         }
-        let (stalls, stalled) = self.arrivals.stalls();
-        (f.stalls, f.stalled) = (stalls, stalled / 1000);
+        // vCPUs that ask, and those that do not.
+        let ((stalls, stalled), (touches, stood)) = (self.arrivals.stalls(), self.ram.touches());
+        (f.stalls, f.stalled) = (stalls + touches, (stalled + stood) / 1000);
         f.took = self.whole.get().copied().unwrap_or_else(|| self.began.elapsed()).as_millis() as u64;
     }
 

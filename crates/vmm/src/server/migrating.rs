@@ -7,6 +7,10 @@
 //! ```
 //! The core (`strata_migration::Source`) decides; this carries its actions out, in their order. Between two rounds the
 //! machine stands for a new dirty epoch, some microseconds.
+//!
+//! vCPUs on KVM write without asking, and what they wrote is known when it is collected from the kernel's log: at each new
+//! epoch, before the pages of the round that follows are read. So whatever is written while or after a page is read is in
+//! a later round, and what a round passes over since it was written again is no more than devices have marked.
 
 mod actions;
 mod asked;
@@ -22,6 +26,7 @@ use self::asked::movable;
 use self::brake::Brake;
 use self::disks::Leaving;
 use super::Shared;
+use crate::arch::{Arch, processor::seen};
 use crate::control::MachineControl;
 use crate::convert::paragraph;
 use crate::exit::{Error, Kind, Result};
@@ -44,8 +49,8 @@ use strata_migration::rounds::{Done, Follow, Next, Rounds};
 use strata_migration::streams::{Meter, Streams};
 use strata_migration::token::Token;
 use strata_migration::wire::{
-    Accept, Frame, Hello, Holder, MAX_PIECE, MAX_STREAMS, NEWEST, OLDEST, Offer, Purpose, greet, receive,
-    send,
+    Accept, Frame, Hello, Holder, MAX_PIECE, MAX_STREAMS, NEWEST, OLDEST, Offer, POST_COPY, Processor,
+    Purpose, greet, receive, send,
 };
 use strata_snapshot::MachineRef;
 
@@ -66,11 +71,16 @@ pub(super) fn migrate(shared: &Shared, ask: &Departure, cancelled: &AtomicBool) 
     let _saving = shared.saving.lock().unwrap_or_else(|e| e.into_inner());
     let begun = Instant::now();
     shared.lock().migration = Migration::default();
+    let logged = shared.machine.logs_writes();
     shared.figure(|f| {
         (f.address, f.memory) = (ask.address.clone(), shared.spec.memory);
     });
     let done = Attempt::new(shared, ask, cancelled).and_then(Attempt::run);
     shared.figure(|f| f.took = begun.elapsed().as_millis() as u64);
+    if !logged && (done.is_err() || ask.dry_run) {
+        // It runs on here, without what the log costs it.
+        shared.machine.stop_log();
+    }
     match done {
         Ok(()) if ask.dry_run => shared.step(Step::Stayed),
         Ok(()) => {
@@ -114,6 +124,8 @@ struct Attempt<'a> {
     meter: Arc<Meter>,
     /// The version of the protocol that is spoken.
     version: u16,
+    /// Its memory cannot follow it to that host.
+    whole_only: bool,
     /// The rest is to follow the machine.
     follow: bool,
     urgent: Option<Link>,
@@ -177,6 +189,7 @@ impl<'a> Attempt<'a> {
             rounds: Rounds::new(pages, limit, FIXED),
             meter: Arc::default(),
             version: OLDEST,
+            whole_only: false,
             follow: false,
             urgent: None,
             serving: None,
@@ -234,7 +247,7 @@ impl<'a> Attempt<'a> {
         let mut control = Link::connect(&self.ask.address, &self.security)?;
         self.version = greet(&mut control, &self.hello)?;
         self.control = Some(control);
-        if matches!(self.ask.strategy, Strategy::PostCopy | Strategy::Hybrid) && !self.can_follow() {
+        if self.ask.strategy.follows() && self.version < POST_COPY {
             let m = format!(
                 "The strata at {} speaks version {} of the migration protocol, which has no post-copy: use --strategy \
                  precopy, or a newer strata there.",
@@ -254,12 +267,13 @@ impl<'a> Attempt<'a> {
             disks: self.disks.iter().map(|d| d.offer(self.ask.with_disks)).collect(),
             dry_run: self.ask.dry_run,
             verify: self.ask.verify,
+            processor: self.processor()?,
         };
         let control = self.control()?;
         send(control, &Frame::Offer(offer))?;
         // It may have to look for files that are large.
         control.patience(Some(COMPARED)).map_err(|e| Error::io("wait for the destination", e))?;
-        let Accept { name, mut notes, wants, disks, holder, verify, .. } =
+        let Accept { name, mut notes, wants, disks, holder, verify, whole_only, .. } =
             match receive(control, &mut Vec::new())? {
                 Frame::Accept(a) => a,
                 Frame::Refuse(no) => return Err(refused(no)),
@@ -275,6 +289,15 @@ impl<'a> Attempt<'a> {
             let m = format!("The strata at {} cannot compare memory: leave out --verify.", self.ask.address);
             return Err(Error::new(Kind::Protocol, m));
         }
+        if self.ask.strategy.follows()
+            && let Some(why) = &whole_only
+        {
+            let m = format!(
+                "It cannot run there before all of its memory is there. {why} Or use --strategy precopy."
+            );
+            return Err(Error::new(Kind::Refused, m));
+        }
+        self.whole_only = whole_only.is_some();
         (self.wants, self.next_holder) = (wants, holder);
         self.choose(&disks, &mut notes)?;
         let open = self.shared.machine.open_flows().len();
@@ -345,8 +368,22 @@ impl<'a> Attempt<'a> {
     /// A new dirty epoch; gives what was written in the one that is over.
     fn new_epoch(&mut self) -> Result<PageSet> {
         let since = self.epoch;
-        self.epoch = self.standing(|_| self.ram.begin_epoch())?;
+        self.epoch = self.standing(|m| self.begin_epoch(m))??;
         Ok(self.written_since(since))
+    }
+
+    /// A new dirty epoch of a machine that stands; what it wrote until now is marked in the one before.
+    fn begin_epoch(&self, machine: &dyn MachineControl) -> Result<u32> {
+        machine.collect_writes()?;
+        Ok(self.ram.begin_epoch())
+    }
+
+    /// What the destination's processor has to have: as the guest has seen it, which only a machine that stands can say.
+    fn processor(&self) -> Result<Option<Processor>> {
+        match self.shared.spec.arch {
+            Arch::Riscv64 => Ok(None),
+            Arch::Amd64 => seen(&self.standing(|m| m.state())??),
+        }
     }
 
     /// Does something while the machine stands for a moment.
@@ -384,13 +421,9 @@ impl<'a> Attempt<'a> {
 
     /// The first dirty epoch, and the state at that moment: the destination makes a machine of it meanwhile.
     fn draft(&mut self) -> Result<()> {
-        let mut state = Ok(Vec::new());
-        let ram = self.ram.clone();
-        self.epoch = self.standing(|m| {
-            state = m.state();
-            ram.begin_epoch()
-        })?;
-        let (state, control) = (state?, self.control()?);
+        let (state, epoch) = self.standing(|m| Ok::<_, Error>((m.state()?, self.begin_epoch(m)?)))??;
+        self.epoch = epoch;
+        let control = self.control()?;
         state.chunks(MAX_PIECE).try_for_each(|piece| send(control, &Frame::State(piece)))?;
         Ok(send(control, &Frame::Round(0))?)
     }
@@ -420,6 +453,8 @@ impl<'a> Attempt<'a> {
             let control = self.control()?;
             bytes.chunks(MAX_PIECE).try_for_each(|piece| send(control, &Frame::HotPaths(piece)))?;
         }
+        // While it runs: where this is what begins the log, it takes a while.
+        self.shared.machine.collect_writes()?;
         if self.ask.strategy == Strategy::StopAndCopy {
             return Ok(());
         }
@@ -454,16 +489,22 @@ impl<'a> Attempt<'a> {
                         e.dirty_rate as u64 / 1_000_000,
                         e.bandwidth as u64 / 1_000_000,
                         e.downtime.as_millis(),
-                        if self.ask.throttle {
-                            "--strategy hybrid or stop-and-copy: to slow it down has not helped"
-                        } else {
-                            "--throttle, or --strategy hybrid or stop-and-copy"
-                        }
+                        self.other_ways()
                     );
                     return Err(Error::new(Kind::Refused, m));
                 }
             }
         }
         Ok(())
+    }
+    /// What a person may try with a machine that outruns the link.
+    fn other_ways(&self) -> String {
+        let strategy =
+            format!("--strategy {}stop-and-copy", if self.can_follow() { "hybrid or " } else { "" });
+        match (self.ask.throttle, self.shared.machine.stands_while_copied()) {
+            (true, _) => format!("{strategy}: to slow it down has not helped"),
+            (false, true) => strategy,
+            (false, false) => format!("--throttle, or {strategy}"),
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! What the core asks of the source, carried out.
 
 use super::{AGAIN, Attempt};
+use crate::arch::processor::read_at_load;
 use crate::convert::paragraph;
 use crate::exit::{Error, Kind, Result};
 use crate::instances::saved::write_record;
 use crate::migrate::Step;
 use crate::server::monotonic;
 use std::time::Instant;
-use strata_memory::PageSet;
+use strata_memory::{PAGE, PageSet};
 use strata_migration::digest::digest;
 use strata_migration::journal::JournalError;
 use strata_migration::wire::{Frame, MAX_PIECE, Rest, send};
@@ -120,21 +121,37 @@ impl Attempt<'_> {
                 ));
             }
         }
-        let written = self.written_since(self.epoch);
-        self.ram.begin_epoch();
-        self.rounds.written(&written);
         self.settle_shared()
     }
 
+    /// Its state now that it stands, and with it what it has written since the last round.
+    fn last_state(&mut self) -> Result<Vec<u8>> {
+        let machine = &*self.shared.machine;
+        let state = machine.state()?;
+        // After that: reading a vCPU's state may be what has the kernel write to memory.
+        machine.collect_writes()?;
+        let written = self.written_since(self.epoch);
+        self.ram.begin_epoch();
+        self.rounds.written(&written);
+        Ok(state)
+    }
+
     fn send_rest(&mut self) -> Result<()> {
-        let state = self.shared.machine.state()?;
-        let rest = self.rounds.rest();
+        let state = self.last_state()?;
+        let mut rest = self.rounds.rest();
         let number = self.shared.lock().migration.figures.as_ref().map_or(0, |f| f.rounds) + 1;
         let control = self.control()?;
         state.chunks(MAX_PIECE).try_for_each(|piece| send(control, &Frame::State(piece)))?;
         self.send_disks()?;
+        if self.follow {
+            let now = self.read_at_load(&state)?;
+            if !now.is_empty() {
+                self.send_round(&now, number, None)?;
+                rest = PageSet::of(now.words().len() * 64, |p| rest.has(p) && !now.has(p));
+            }
+        }
         let absent = if self.follow && !rest.is_empty() {
-            self.leave_out()?
+            self.leave_out(&rest)?
         } else {
             self.send_round(&rest, number, None)?;
             0
@@ -154,6 +171,16 @@ impl Attempt<'_> {
             absent,
         };
         Ok(send(self.control()?, &Frame::Final(Box::new(last)))?)
+    }
+
+    /// Pages that have to be there when the machine is put together.
+    fn read_at_load(&self, state: &[u8]) -> Result<PageSet> {
+        let region = self.ram.regions().first();
+        let places = read_at_load(state)?;
+        let index = |at: u64| region.and_then(|r| at.checked_sub(r.gpa())).map(|offset| offset / PAGE);
+        let now: Vec<u64> = places.into_iter().filter_map(index).collect();
+        let pages = if now.is_empty() { 0 } else { region.map_or(0, |r| r.pages().pages()) };
+        Ok(PageSet::of(pages, |p| now.contains(&(p as u64))))
     }
 
     /// It runs on here, as if nothing had been asked.

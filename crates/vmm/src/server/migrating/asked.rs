@@ -104,9 +104,7 @@ pub(super) fn movable(
     }
     match shared.machine.ram() {
         Some(ram) if ram.regions().len() == 1 => Ok(ram),
-        None if shared.machine.stands_while_copied() => no(
-            "runs on KVM, whose vCPUs write without asking: only machines on the software engine can be migrated.",
-        ),
-        _ => no("is of a kind that cannot be migrated."),
+        Some(_) => no("has more than 3 GiB of memory, in two regions: such machines cannot be migrated yet."),
+        None => no("is of a kind that cannot be migrated."),
     }
 }

@@ -16,6 +16,7 @@ use crate::server::Shared;
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use strata_memory::PageSet;
 use strata_migration::late::Serving;
 use strata_migration::link::Link;
 use strata_migration::wire::{Frame, POST_COPY, Purpose, WireError, receive, send_set};
@@ -39,7 +40,7 @@ struct Links {
 impl Attempt<'_> {
     /// Whether both sides can let memory follow a machine that runs there already.
     pub(super) fn can_follow(&self) -> bool {
-        self.version >= POST_COPY
+        self.version >= POST_COPY && !self.whole_only
     }
 
     /// A connection of its own for what is waited for, made while there is time.
@@ -48,13 +49,12 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// While it stands: leaves out the pages that are left, and says which they are. Gives how many.
-    pub(super) fn leave_out(&mut self) -> Result<u64> {
-        let rest = self.rounds.rest();
+    /// While it stands: leaves out the pages `rest`, and says which they are. Gives how many.
+    pub(super) fn leave_out(&mut self, rest: &PageSet) -> Result<u64> {
         let pages = self.ram.regions().first().map_or(0, |r| r.pages().pages());
         let control = self.control()?;
-        send_set(control, &rest, false)?;
-        self.serving = Some(Serving::new(pages, &rest, &self.rounds.recent()));
+        send_set(control, rest, false)?;
+        self.serving = Some(Serving::new(pages, rest, &self.rounds.recent()));
         Ok(rest.len() as u64)
     }
 
