@@ -1,13 +1,15 @@
 //! `strata doctor`: what this host offers, in plain words.
 
+use crate::builder::Builder;
 use crate::print;
 use std::fmt::Write;
-use strata_vmm::doctor::{Level, examine};
+use strata_image::{Arch, GuestRunner, Place};
+use strata_vmm::doctor::{Finding, Level, examine};
 use strata_vmm::{Kind, Result};
 
 /// Prints every finding; the exit code says whether Strata can work here.
 pub fn doctor() -> Result<u8> {
-    let findings = examine();
+    let findings: Vec<_> = examine().into_iter().chain([amd64_images()]).collect();
     let mut out = String::new();
     for f in &findings {
         let mark = match f.level {
@@ -24,4 +26,22 @@ pub fn doctor() -> Result<u8> {
     }
     print(out.as_bytes());
     Ok(if findings.iter().any(|f| f.level == Level::Bad) { Kind::Host.code() } else { 0 })
+}
+
+/// Where the packages of amd64 images would be configured.
+fn amd64_images() -> Finding {
+    let found = |level, detail, cost, fix| Finding { name: "amd64 images", level, detail, cost, fix };
+    match Builder::default().ready(Arch::Amd64) {
+        Ok(Place::Machine) => found(Level::Good, "their packages are configured in a machine".into(), "", ""),
+        Ok(Place::Host(how)) => {
+            let detail = format!("their packages are configured by this host's kernel, {how}");
+            found(Level::Good, detail, "", "")
+        }
+        Err(why) => found(
+            Level::Missing,
+            why.to_string(),
+            "no `strata image pull --arch amd64`; images can be copied from a host that has made them",
+            "as the line above says: one of the ways is enough",
+        ),
+    }
 }

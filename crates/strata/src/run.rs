@@ -18,6 +18,9 @@ pub fn run(args: RunArgs) -> Result<u8> {
         return Err(Error::new(Kind::Usage, m));
     }
     start::check_front(&args.front)?;
+    // It begins while the rest is looked at, and the instance is made, which waits for the host's disk. Should nothing come
+    // of it, it ends with us.
+    let process = start::begin_process(!args.front.detach)?;
     let store = Store::open()?;
     // What a killed machine left is removed by whoever comes next; trouble with it is not this command's.
     let _ = store.sweep();
@@ -30,8 +33,6 @@ pub fn run(args: RunArgs) -> Result<u8> {
         |name: &str| image::find_or_pull(&image::named(name, args.machine.arch), &SourceArgs::default());
     let found = args.image.as_deref().map(find).transpose()?;
     let new = assemble(&args, arch, found.as_ref(), files, disks, net)?;
-    // It begins while the instance is made, which waits for the host's disk.
-    let process = start::begin_process(!args.front.detach)?;
     start::bring_up(store.create(new)?, process, &args.front, start::Begin::default())
 }
 
