@@ -15,6 +15,7 @@
 //! come is what is left then ([`Serving::resume`]).
 
 use crate::link::Link;
+use crate::packing::Packing;
 use crate::streams::Meter;
 use crate::wire::{Frame, MAX_WANT, PagesWriter, WireError, receive, send, send_set, take_set};
 use std::collections::VecDeque;
@@ -122,7 +123,8 @@ impl Serving {
         }
     }
 
-    /// Sends what is left over one stream, until all of it has been sent and the destination has taken it, or `stop`.
+    /// Sends what is left over one stream, until all of it has been sent and the destination has taken it, or `stop`. Pages
+    /// may be compressed if `packs`; those that somebody waits for never are, since that would be one more thing to wait for.
     ///
     /// # Errors
     /// The connection's, also where it is lost with the last of what was sent.
@@ -131,20 +133,24 @@ impl Serving {
         link: &mut Link,
         ram: &GuestRam,
         meter: &Meter,
+        packs: bool,
         stop: &AtomicBool,
     ) -> Result<(), WireError> {
-        let mut writer = PagesWriter::distinct();
+        let (mut writer, mut packing) = (PagesWriter::distinct(), Packing::new(packs));
         let (begun, mut sent) = (Instant::now(), 0);
+        let mut pace = |bytes| {
+            sent += bytes;
+            wait(meter, begun, sent, stop);
+        };
         while !stop.load(Relaxed) {
             let Some((n, word)) = self.next() else { break };
             for bit in (0..WORD).filter(|bit| word >> bit & 1 != 0) {
                 if writer.add(ram, (n * WORD + bit) as u64)? || writer.data_pages() >= FRAME {
-                    sent += flush(link, &mut writer, meter)?;
-                    pace(meter, begun, sent, stop);
+                    flush(link, &mut writer, meter, &mut packing, &mut pace)?;
                 }
             }
         }
-        flush(link, &mut writer, meter)?;
+        flush(link, &mut writer, meter, &mut packing, &mut pace)?;
         if stop.load(Relaxed) {
             return Ok(());
         }
@@ -169,7 +175,8 @@ impl Serving {
     /// How it ended.
     pub fn urgent(&self, link: &mut Link, ram: &GuestRam, meter: &Meter) -> Result<(), WireError> {
         link.patience(None)?;
-        let (mut writer, mut buf) = (PagesWriter::distinct(), Vec::new());
+        let (mut writer, mut plain) = (PagesWriter::distinct(), Packing::new(false));
+        let mut buf = Vec::new();
         loop {
             let wanted = match receive(link, &mut buf)? {
                 Frame::Want(wanted) => wanted,
@@ -188,16 +195,16 @@ impl Serving {
                 }
                 *lock(&self.near) = (n, NEAR);
                 if writer.add(ram, page)? || writer.data_pages() >= FRAME {
-                    flush(link, &mut writer, meter)?;
+                    flush(link, &mut writer, meter, &mut plain, &mut |_| {})?;
                 }
             }
-            flush(link, &mut writer, meter)?;
+            flush(link, &mut writer, meter, &mut plain, &mut |_| {})?;
         }
     }
 }
 
 /// Waits until as much may have been sent as has been.
-fn pace(meter: &Meter, begun: Instant, sent: u64, stop: &AtomicBool) {
+fn wait(meter: &Meter, begun: Instant, sent: u64, stop: &AtomicBool) {
     let limit = meter.limit.load(Relaxed);
     while limit > 0 && !stop.load(Relaxed) {
         let due = Duration::from_secs_f64(sent as f64 / limit as f64).saturating_sub(begun.elapsed());
@@ -208,13 +215,19 @@ fn pace(meter: &Meter, begun: Instant, sent: u64, stop: &AtomicBool) {
     }
 }
 
-fn flush(link: &mut Link, writer: &mut PagesWriter, meter: &Meter) -> Result<u64, WireError> {
-    let Some(batch) = writer.batch() else { return Ok(0) };
-    let (bytes, counts) = (batch.bytes(), batch.counts());
-    send(link, &Frame::Late(batch))?;
+fn flush(
+    link: &mut Link,
+    writer: &mut PagesWriter,
+    meter: &Meter,
+    packing: &mut Packing,
+    pace: &mut dyn FnMut(u64),
+) -> Result<(), WireError> {
+    let Some(batch) = writer.batch() else { return Ok(()) };
+    let counts = batch.counts();
+    let bytes = packing.send(link, batch, Frame::Late, false, pace)?;
     writer.clear();
     meter.add(bytes, counts);
-    Ok(bytes)
+    Ok(())
 }
 
 /// The destination's end: memory into which pages come late, and whoever is told of that.

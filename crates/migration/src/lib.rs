@@ -7,6 +7,7 @@
 //!  link      connections: TLS 1.3 with both sides authenticated, by a token            link.rs, token.rs
 //!  rounds    when to go on copying, and when to stop the machine                       rounds.rs
 //!  streams   memory on its way                                                         streams.rs
+//!  packing   whether pages go compressed                                           packing.rs
 //!  late      post-copy: memory that follows the machine                                late.rs
 //!  digest    memory compared without sending it again                                  digest.rs
 //! ```
@@ -23,6 +24,7 @@ pub mod fuzz;
 pub mod journal;
 pub mod late;
 pub mod link;
+pub mod packing;
 pub mod rounds;
 pub mod streams;
 pub mod token;

@@ -9,6 +9,10 @@
 //! Where the user allows it, a machine that writes too fast is slowed down instead: each round without progress lowers the rate
 //! at which it may write to pages anew, from what was measured down to a floor, and no further than it takes.
 //!
+//! Bandwidth is counted in bytes of pages, as what is written is: compressed pages make it more than what the link carries.
+//! The first round's pages are not like those that are written: it says only how fast pages go as they are, at least, and at
+//! most; what stops the machine believes the former, what gives up copying the latter.
+//!
 //! Every page has a byte of history, a bit for each of the last eight rounds. What was written in three of the last four is
 //! held back: it would only be sent again.
 
@@ -43,8 +47,10 @@ const TELLING: u64 = 1 << 20;
 /// A round that is over.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Done {
-    /// Bytes that were sent.
+    /// Bytes that the link took.
     pub bytes: u64,
+    /// Bytes of pages that these were, before they were compressed.
+    pub plain: u64,
     /// How long that took.
     pub took: Duration,
 }
@@ -54,7 +60,7 @@ pub struct Done {
 pub struct Estimate {
     /// The downtime if it stopped now.
     pub downtime: Duration,
-    /// Bytes per second that the link took.
+    /// Bytes of pages per second that are expected to go.
     pub bandwidth: f64,
     /// Bytes per second that were written anew in the last round, counted in pages.
     pub dirty_rate: f64,
@@ -100,6 +106,8 @@ pub struct Rounds {
     /// Pages a second that may be written anew, where it is slowed.
     pace: Option<f64>,
     bandwidth: f64,
+    /// The same, at most.
+    reach: f64,
     best: Option<Duration>,
     idle: u32,
     rounds: u32,
@@ -118,6 +126,7 @@ impl Rounds {
             may_slow: false,
             pace: None,
             bandwidth: 0.0,
+            reach: 0.0,
             best: None,
             idle: 0,
             rounds: 0,
@@ -188,8 +197,10 @@ impl Rounds {
             }
         }
         let seconds = done.took.as_secs_f64().max(1e-6);
-        if done.bytes >= TELLING || self.bandwidth == 0.0 {
-            self.bandwidth = (done.bytes as f64 / seconds).max(1.0);
+        if done.plain >= TELLING || self.bandwidth == 0.0 {
+            self.reach = (done.plain as f64 / seconds).max(1.0);
+            self.bandwidth =
+                if self.rounds > 1 { self.reach } else { (done.bytes as f64 / seconds).max(1.0) };
         }
         // A machine that is slowed makes rounds shorter by that: what it writes again is worth sending.
         let hot = |h: u8| self.pace.is_none() && Self::hot(h);
@@ -286,7 +297,7 @@ impl Rounds {
     /// Whether the rest is to follow the machine now.
     fn follows(&self, e: Estimate) -> bool {
         // A writer that nearly outruns the link makes every round nearly as long as the one before.
-        let outrun = e.dirty_rate >= e.bandwidth * OUTRUN;
+        let outrun = e.dirty_rate >= e.bandwidth.max(self.reach) * OUTRUN;
         match self.follow {
             Follow::Never => false,
             Follow::Soon => outrun || self.idle > 0,
@@ -314,6 +325,17 @@ mod tests {
         pages: usize,
         limit: u64,
         follow: Follow,
+        dirty: impl FnMut(Duration) -> PageSet,
+    ) -> (u32, u64, Next, Estimate) {
+        run_packed(pages, limit, follow, |_| 1.0, dirty)
+    }
+
+    /// The same where the pages of a round become `ratio` of what they are.
+    fn run_packed(
+        pages: usize,
+        limit: u64,
+        follow: Follow,
+        ratio: impl Fn(u32) -> f64,
         mut dirty: impl FnMut(Duration) -> PageSet,
     ) -> (u32, u64, Next, Estimate) {
         let mut rounds = Rounds::new(pages, Duration::from_millis(limit), Duration::from_millis(2));
@@ -321,10 +343,11 @@ mod tests {
         let (mut send, mut total, mut n) = (rounds.first(), 0, 0);
         loop {
             n += 1;
-            let bytes = send.len() as u64 * PAGE;
+            let plain = send.len() as u64 * PAGE;
+            let bytes = (plain as f64 * ratio(n)) as u64;
             let took = Duration::from_secs_f64(bytes as f64 / BW);
             total += bytes;
-            let (next, e) = rounds.next(&dirty(took), Done { bytes, took });
+            let (next, e) = rounds.next(&dirty(took), Done { bytes, plain, took });
             match next {
                 Next::Copy(set) => send = set,
                 end => return (n, total + rounds.rest().len() as u64 * PAGE, end, e),
@@ -421,7 +444,7 @@ mod tests {
             let first = at;
             at = (at + count) % set;
             let dirty = PageSet::of(PAGES, |p| p < set && (p + set - first) % set < count);
-            let (next, e) = rounds.next(&dirty, Done { bytes, took });
+            let (next, e) = rounds.next(&dirty, Done { bytes, plain: bytes, took });
             paces.push(rounds.pace());
             match next {
                 Next::Copy(set) => send = set,
@@ -468,17 +491,49 @@ mod tests {
         rounds.let_slow();
         rounds.first();
         let all = PageSet::of(1024, |_| true);
-        while !matches!(rounds.next(&all, Done { bytes: MIB, took: Duration::from_secs(8) }).0, Next::Stalls)
-        {
-        }
+        while !matches!(
+            rounds.next(&all, Done { bytes: MIB, plain: MIB, took: Duration::from_secs(8) }).0,
+            Next::Stalls
+        ) {}
         assert_eq!(rounds.pace(), FLOOR_PAGES as u64);
+    }
+
+    #[test]
+    fn a_writer_that_outruns_the_link_does_not_outrun_what_is_compressed() {
+        // Half as much again as the link carries, and a third of it is left by the compressor.
+        let set = || writer(65_536, 0, 16_384, 150.0);
+        let (_, _, next, e) = run_packed(65_536, 300, Follow::IfNeeded, |_| 0.3, set());
+        assert_eq!(next, Next::Stop);
+        let real = (e.pending * PAGE) as f64 * 0.3 / BW + 0.002;
+        assert!((e.downtime.as_secs_f64() / real - 1.0).abs() < 0.05, "{e:?}, and in fact {real} s");
+        assert!(e.downtime < Duration::from_millis(50), "{e:?}");
+        assert_eq!(run_with(65_536, 300, Follow::IfNeeded, set()).2, Next::Follow);
+        // Nor does one that the compressor does not help with, seen by its second round.
+        let first = |n| if n == 1 { 0.3 } else { 1.0 };
+        let (n, _, next, _) = run_packed(65_536, 300, Follow::IfNeeded, first, set());
+        assert!(next == Next::Follow && n <= 4, "{n} rounds, {next:?}");
+    }
+
+    #[test]
+    fn memory_that_shrinks_promises_nothing_of_what_is_written() {
+        let mut rounds = Rounds::new(65_536, Duration::from_millis(300), Duration::from_millis(2));
+        rounds.first();
+        // 256 MiB in a second, of which the link saw 64; 1 MiB has been written meanwhile.
+        let done = Done { bytes: 64 * MIB, plain: 256 * MIB, took: Duration::from_secs(1) };
+        let (next, e) = rounds.next(&PageSet::of(65_536, |p| p < 256), done);
+        assert!(matches!(next, Next::Copy(_)), "{next:?}");
+        assert!(e.downtime > Duration::from_millis(15), "{e:?}");
+        // What is written shrinks as well: now that is known.
+        let done = Done { bytes: MIB, plain: 4 * MIB, took: Duration::from_millis(16) };
+        let (_, e) = rounds.next(&PageSet::of(65_536, |p| p < 256), done);
+        assert!(e.downtime < Duration::from_millis(7), "{e:?}");
     }
 
     #[test]
     fn pages_that_were_written_lately_are_known() {
         let mut rounds = Rounds::new(128, Duration::from_millis(300), Duration::from_millis(2));
         rounds.first();
-        let done = Done { bytes: MIB, took: Duration::from_millis(10) };
+        let done = Done { bytes: MIB, plain: MIB, took: Duration::from_millis(10) };
         for round in 0..4 {
             rounds.next(&PageSet::of(128, |p| p == 100 + round), done);
         }

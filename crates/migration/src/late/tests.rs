@@ -68,7 +68,7 @@ fn what_is_touched_jumps_the_queue_and_all_the_rest_comes() {
     sent.limit.store(4 << 20, Relaxed);
     std::thread::scope(|s| {
         s.spawn(|| serving.urgent(&mut urgent, &here, &sent));
-        s.spawn(|| serving.background(&mut stream, &here, &sent, &no).unwrap());
+        s.spawn(|| serving.background(&mut stream, &here, &sent, true, &no).unwrap());
         let (there, came, tells) = (&there, &came, &tells);
         let tell = move || {
             tells.fetch_add(1, Relaxed);
@@ -118,7 +118,7 @@ fn after_a_cut_only_what_has_not_come_is_sent() {
     let (sent, no) = (Meter::default(), AtomicBool::new(false));
     let mut buf = Vec::new();
     std::thread::scope(|s| {
-        let background = s.spawn(|| serving.background(&mut stream, &here, &sent, &no));
+        let background = s.spawn(|| serving.background(&mut stream, &here, &sent, true, &no));
         while there.missing() > 2500 {
             let frame = receive(&mut taking, &mut buf).unwrap();
             pulling.take(frame).unwrap();
@@ -145,7 +145,7 @@ fn after_a_cut_only_what_has_not_come_is_sent() {
             let late = || Some(Pulling { ram: there, meter: &came, tell });
             take_pages(&mut taking, there, &came, late).unwrap_err()
         });
-        serving.background(&mut stream, &here, &sent, &no).unwrap();
+        serving.background(&mut stream, &here, &sent, true, &no).unwrap();
         drop(stream);
         assert!(fetch.join().unwrap().is_ok());
         assert_eq!(sent.counts().iter().sum::<u64>(), missing);
@@ -178,7 +178,7 @@ fn a_stream_that_ends_with_what_was_sent_last_is_lost() {
     let (mut stream, there) = pair();
     let (no, sent) = (AtomicBool::new(false), Meter::default());
     std::thread::scope(|s| {
-        let background = s.spawn(|| serving.background(&mut stream, &here, &sent, &no));
+        let background = s.spawn(|| serving.background(&mut stream, &here, &sent, true, &no));
         while sent.counts() == [0; 3] {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -197,7 +197,7 @@ fn a_destination_may_take_its_time_with_what_was_sent_last() {
     stream.patience(Some(Duration::from_millis(20))).unwrap();
     let (no, sent) = (AtomicBool::new(false), Meter::default());
     std::thread::scope(|s| {
-        let background = s.spawn(|| serving.background(&mut stream, &here, &sent, &no));
+        let background = s.spawn(|| serving.background(&mut stream, &here, &sent, true, &no));
         let mut buf = Vec::new();
         while !matches!(receive(&mut there, &mut buf).unwrap(), Frame::Round(0)) {}
         // Many times as long as the connection is patient.
@@ -239,10 +239,10 @@ fn both_ends_never_wait_for_the_other_to_read() {
             assert_eq!(new.len(), MAX_WANT, "pages are asked for at once");
             for page in new {
                 if writer.add(&here, *page).unwrap() {
-                    flush(&mut urgent, &mut writer, &sent).unwrap();
+                    flush(&mut urgent, &mut writer, &sent, &mut Packing::new(false), &mut |_| {}).unwrap();
                 }
             }
-            flush(&mut urgent, &mut writer, &sent).unwrap();
+            flush(&mut urgent, &mut writer, &sent, &mut Packing::new(false), &mut |_| {}).unwrap();
         }
         assert!(fetch.join().unwrap().is_ok(), "{} pages are missing", there.missing());
     });

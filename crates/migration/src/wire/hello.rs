@@ -12,9 +12,11 @@ const MAGIC: &[u8; 8] = b"strataMG";
 /// Oldest version that this build speaks.
 pub const OLDEST: u16 = 1;
 /// Newest version that this build speaks.
-pub const NEWEST: u16 = 2;
+pub const NEWEST: u16 = 3;
 /// The first version with post-copy.
 pub const POST_COPY: u16 = 2;
+/// The first version with pages that are compressed.
+pub const PACKED: u16 = 3;
 /// Most connections for pages.
 pub const MAX_STREAMS: u8 = 16;
 

@@ -4,6 +4,7 @@
 //!  greeting   token checked, version agreed, which connection it is          hello.rs
 //!  frame      header, length cap by kind, payload                            this file
 //!  pages      runs of pages, in the form of the snapshot format's index      pages.rs
+//!  packed     the same, compressed                                           packed.rs
 //!  disks      what is said of disks before anything is sent                  disks.rs
 //! ```
 //! Everything that is read here comes from whoever is at the other end: lengths are capped before anything is allocated,
@@ -12,11 +13,13 @@
 mod disks;
 mod hello;
 mod network;
+mod packed;
 mod pages;
 
 pub use disks::{DiskOffer, DiskWay, Holder};
-pub use hello::{Hello, MAX_STREAMS, NEWEST, OLDEST, POST_COPY, Purpose, answer, greet, hear};
+pub use hello::{Hello, MAX_STREAMS, NEWEST, OLDEST, PACKED, POST_COPY, Purpose, answer, greet, hear};
 pub use network::Guest;
+pub use packed::{Packer, PiecePacker};
 pub use pages::{BATCH, Brought, PageKind, PageRun, Pages, PagesWriter};
 
 use crate::core::Message;
@@ -211,10 +214,12 @@ pub enum Frame<'a> {
     Accept(Accept),
     /// Destination: no.
     Refuse(Refusal),
-    /// Source: pages of memory.
+    /// Source: pages of memory. They may be compressed (version 3): what is received is plain again.
     Pages(Pages<'a>),
     /// Source: a piece of a file: its number, the place in it, and bytes.
     File(u16, u64, &'a [u8]),
+    /// The same as a block of LZ4, and how many bytes it is (version 3): received as [`Frame::File`].
+    FilePacked(u16, u64, u32, &'a [u8]),
     /// Source: a piece of a disk: its number, the place in it, and bytes.
     Disk(u16, u64, &'a [u8]),
     /// Source: a piece of a disk that is zeroes: its number, the place in it, and how many.
@@ -269,9 +274,11 @@ fn cap(kind: u8) -> Result<usize, WireError> {
         11 => 8 + SET_WORDS * 8,
         12 => MAX_WANT * 8,
         13 => MAX_PAGES_FRAME,
+        14 | 15 => MAX_PAGES_FRAME + BATCH * packed::LENGTH,
         16..=25 => 0,
         32 => MAX_PIECE + 10,
         33 => 18,
+        34 => MAX_PIECE + 14,
         _ => return Err(WireError::Protocol("a frame is of no known kind")),
     })
 }
@@ -288,13 +295,20 @@ pub fn send(out: &mut dyn Write, frame: &Frame<'_>) -> Result<(), WireError> {
         Frame::Refuse(r) => (3, serde_json::to_writer(&mut payload, r)?).0,
         Frame::Pages(p) => {
             p.put(&mut payload);
-            4
+            if p.is_packed() { 14 } else { 4 }
         }
         Frame::File(n, at, bytes) => {
             payload.extend(n.to_le_bytes());
             payload.extend(at.to_le_bytes());
             payload.extend_from_slice(bytes);
             5
+        }
+        Frame::FilePacked(n, at, len, block) => {
+            payload.extend(n.to_le_bytes());
+            payload.extend(at.to_le_bytes());
+            payload.extend(len.to_le_bytes());
+            payload.extend_from_slice(block);
+            34
         }
         Frame::Disk(n, at, bytes) => {
             payload.extend(n.to_le_bytes());
@@ -336,7 +350,7 @@ pub fn send(out: &mut dyn Write, frame: &Frame<'_>) -> Result<(), WireError> {
         }
         Frame::Late(p) => {
             p.put(&mut payload);
-            13
+            if p.is_packed() { 15 } else { 13 }
         }
         Frame::Core(m) => code(*m),
     };
@@ -410,7 +424,18 @@ pub fn receive<'a>(from: &mut dyn Read, buf: &'a mut Vec<u8>) -> Result<Frame<'a
     }
     buf.resize(len, 0);
     from.read_exact(buf).map_err(midway)?;
-    parse(kind, buf)
+    match kind {
+        14 => Ok(Frame::Pages(Pages::unpack(buf)?)),
+        15 => Ok(Frame::Late(Pages::unpack(buf)?)),
+        34 => {
+            let found =
+                piece(buf).and_then(|(n, at, rest)| Some((n, at, u32::from_le_bytes(*rest.first_chunk()?))));
+            let (n, at, len) =
+                found.ok_or(WireError::Protocol("a compressed piece of a file is cut short"))?;
+            Ok(Frame::File(n, at, packed::unpack_piece(buf, 14, len as usize)?))
+        }
+        _ => parse(kind, buf),
+    }
 }
 
 /// Whoever falls silent within a frame is lost: what comes next would be taken for the beginning of another.

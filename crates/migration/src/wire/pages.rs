@@ -8,7 +8,7 @@
 //! batch's data, and the data of one run follows that of the one before. Kind 3, which an index does not have, is one page
 //! that is the same as page `at`, which this connection has sent as data since the last end of a round.
 
-use super::WireError;
+use super::{WireError, packed};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use strata_memory::{Access, Acquired, GuestRam, PAGE, Presence};
@@ -21,7 +21,7 @@ pub(super) const MAX_RUNS: usize = 256;
 pub(super) const RUN: usize = 24;
 /// Pages that a writer remembers, to find the same content again: 4 MiB.
 const WINDOW: usize = 1024;
-const SIZE: usize = PAGE as usize;
+pub(super) const SIZE: usize = PAGE as usize;
 
 /// What the pages of a run are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,49 +70,71 @@ pub struct Brought {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pages<'a> {
     runs: Vec<PageRun>,
-    data: &'a [u8],
+    pub(super) data: &'a [u8],
+    /// What stands for the data on the way, where that is something else: [`super::Packer`].
+    pub(super) packed: Option<&'a [u8]>,
+}
+
+/// Reads the runs of a batch; gives also how many bytes of data they are of, and what comes behind them.
+fn index(payload: &[u8]) -> Result<(Vec<PageRun>, usize, &[u8]), WireError> {
+    let bad = WireError::Protocol;
+    let (count, rest) = payload.split_first_chunk::<4>().ok_or(bad("a batch of pages is cut short"))?;
+    let count = u32::from_le_bytes(*count) as usize;
+    if count > MAX_RUNS || count * RUN > rest.len() {
+        return Err(bad("a batch of pages has more runs than there is room for"));
+    }
+    let (index, rest) = rest.split_at(count * RUN);
+    let mut at = 0;
+    let mut runs = Vec::with_capacity(count);
+    for b in index.chunks_exact(RUN) {
+        let word =
+            |i: usize| b.get(i * 8..i * 8 + 8).and_then(|w| w.try_into().ok()).map_or(0, u64::from_le_bytes);
+        let (first, pages) = (word(0), word(1) & ((1 << 56) - 1));
+        let kind = match (word(1) >> 56, word(2)) {
+            (1, 0) => PageKind::Zero,
+            (2, place) if place == at => PageKind::Data,
+            (3, page) if pages == 1 && page != first => PageKind::Same(page),
+            _ => return Err(bad("a run of pages is of no known kind, or has no place in the data")),
+        };
+        if pages == 0 || first.checked_add(pages).is_none() {
+            return Err(bad("a run of pages has none, or no end"));
+        }
+        if kind == PageKind::Data {
+            at = pages
+                .checked_mul(PAGE)
+                .and_then(|n| n.checked_add(at))
+                .ok_or(bad("a run of pages has no end"))?;
+        }
+        runs.push(PageRun { first, pages, kind });
+    }
+    if at > (BATCH * SIZE) as u64 {
+        return Err(bad("a batch of pages is too long"));
+    }
+    Ok((runs, at as usize, rest))
 }
 
 impl<'a> Pages<'a> {
     pub(super) fn parse(payload: &'a [u8]) -> Result<Pages<'a>, WireError> {
-        let bad = WireError::Protocol;
-        let (count, rest) = payload.split_first_chunk::<4>().ok_or(bad("a batch of pages is cut short"))?;
-        let count = u32::from_le_bytes(*count) as usize;
-        if count > MAX_RUNS || count * RUN > rest.len() {
-            return Err(bad("a batch of pages has more runs than there is room for"));
+        let (runs, len, data) = index(payload)?;
+        if len != data.len() {
+            return Err(WireError::Protocol("a batch of pages does not have the data that its runs are of"));
         }
-        let (index, data) = rest.split_at(count * RUN);
-        if data.len() > BATCH * SIZE {
-            return Err(bad("a batch of pages is too long"));
-        }
-        let mut at = 0;
-        let mut runs = Vec::with_capacity(count);
-        for b in index.chunks_exact(RUN) {
-            let word = |i: usize| {
-                b.get(i * 8..i * 8 + 8).and_then(|w| w.try_into().ok()).map_or(0, u64::from_le_bytes)
-            };
-            let (first, pages) = (word(0), word(1) & ((1 << 56) - 1));
-            let kind = match (word(1) >> 56, word(2)) {
-                (1, 0) => PageKind::Zero,
-                (2, place) if place == at => PageKind::Data,
-                (3, page) if pages == 1 && page != first => PageKind::Same(page),
-                _ => return Err(bad("a run of pages is of no known kind, or has no place in the data")),
-            };
-            if pages == 0 || first.checked_add(pages).is_none() {
-                return Err(bad("a run of pages has none, or no end"));
-            }
-            if kind == PageKind::Data {
-                at = pages
-                    .checked_mul(PAGE)
-                    .and_then(|n| n.checked_add(at))
-                    .ok_or(bad("a run of pages has no end"))?;
-            }
-            runs.push(PageRun { first, pages, kind });
-        }
-        if at != data.len() as u64 {
-            return Err(bad("a batch of pages does not have the data that its runs are of"));
-        }
-        Ok(Pages { runs, data })
+        Ok(Pages { runs, data, packed: None })
+    }
+
+    /// Of a payload whose data are compressed: they are put behind it into `buf`.
+    pub(super) fn unpack(buf: &'a mut Vec<u8>) -> Result<Pages<'a>, WireError> {
+        let (runs, len, rest) = index(buf)?;
+        let (behind, end) = (buf.len() - rest.len(), buf.len());
+        buf.resize(end + len, 0);
+        let (payload, data) = buf.split_at_mut(end);
+        packed::unpack(payload.get(behind..).unwrap_or_default(), data)?;
+        Ok(Pages { runs, data, packed: None })
+    }
+
+    /// The same with these bytes for its data.
+    pub(super) fn with_packed(self, packed: &'a [u8]) -> Pages<'a> {
+        Pages { packed: Some(packed), ..self }
     }
 
     pub(super) fn put(&self, out: &mut Vec<u8>) {
@@ -129,7 +151,7 @@ impl<'a> Pages<'a> {
             out.extend(place.to_le_bytes());
             at += if run.kind == PageKind::Data { run.pages * PAGE } else { 0 };
         }
-        out.extend_from_slice(self.data);
+        out.extend_from_slice(self.packed.unwrap_or(self.data));
     }
 
     /// Its runs.
@@ -144,7 +166,17 @@ impl<'a> Pages<'a> {
 
     /// How many bytes it is as a payload.
     pub fn bytes(&self) -> u64 {
-        (4 + self.runs.len() * RUN + self.data.len()) as u64
+        (4 + self.runs.len() * RUN + self.packed.unwrap_or(self.data).len()) as u64
+    }
+
+    /// Whether its data travel compressed.
+    pub fn is_packed(&self) -> bool {
+        self.packed.is_some()
+    }
+
+    /// How many bytes its pages of data are.
+    pub fn data_bytes(&self) -> u64 {
+        self.data.len() as u64
     }
 
     /// How many pages there are of each kind: data, zero, same.
@@ -364,7 +396,7 @@ impl PagesWriter {
 
     /// The batch so far; none if there is nothing in it.
     pub fn batch(&self) -> Option<Pages<'_>> {
-        (!self.runs.is_empty()).then(|| Pages { runs: self.runs.clone(), data: &self.data })
+        (!self.runs.is_empty()).then(|| Pages { runs: self.runs.clone(), data: &self.data, packed: None })
     }
 
     /// After a batch was sent: the next one begins.

@@ -37,7 +37,7 @@ pub struct MigrateArgs {
     /// Connections for memory
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub streams: u8,
-    /// Most bytes of memory a second, such as 50M; no limit if left out
+    /// Most bytes of memory a second, as they are sent, such as 50M; no limit if left out
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub bandwidth: Option<u64>,
     /// Slow it down while it is copied, if it writes faster than the link carries

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use strata_migration::link::Link;
+use strata_migration::packing::FilePacking;
 use strata_migration::wire::{FileOffer, Frame, MAX_PIECE, send};
 
 /// The files that a machine is started from, by their roles.
@@ -43,11 +44,12 @@ pub(crate) fn outgoing(record: &InstanceRecord) -> Result<Vec<Outgoing>> {
 }
 
 impl Outgoing {
-    /// Sends all of it as file number `n`, or as much as there is until `go_on`, which hears of each piece, says no more.
+    /// Sends all of it as file number `n`, or as much as there is until `go_on`, which hears how many bytes each
+    /// piece is on its way, says no more.
     pub(crate) fn send(
         &self,
         n: u16,
-        link: &mut Link,
+        (link, packing): (&mut Link, &mut FilePacking),
         go_on: &mut dyn FnMut(u64) -> Result<()>,
     ) -> Result<()> {
         let fail = |e| Error::io(format_args!("read the {} to be sent", self.offer.role), e);
@@ -60,9 +62,10 @@ impl Outgoing {
                 let most = usize::try_from(part.end - at).unwrap_or(MAX_PIECE).min(MAX_PIECE);
                 let piece = buf.get_mut(..most).unwrap_or_default();
                 self.file.read_exact_at(piece, at).map_err(fail)?;
-                send(link, &Frame::File(n, at, piece))?;
+                let mut going = Ok(());
+                packing.send(link, (n, at), piece, |bytes| going = go_on(bytes))?;
                 at += piece.len() as u64;
-                go_on(piece.len() as u64)?;
+                going?;
             }
         }
         // A hole at its end has to be said, too.

@@ -171,7 +171,7 @@ pub struct Figures {
     pub rounds: u32,
     /// Memory in bytes.
     pub memory: u64,
-    /// Bytes of memory that were sent.
+    /// Bytes that were sent of memory, as the link has seen them.
     pub sent: u64,
     /// Pages that were sent as data, as zero, as the same as another.
     pub pages: [u64; 3],
@@ -179,7 +179,7 @@ pub struct Figures {
     pub pending: [u64; 2],
     /// Bytes per second that the machine writes anew.
     pub dirty_rate: u64,
-    /// Bytes per second that the link takes.
+    /// Bytes of pages per second that can be sent, compressed where that is faster.
     pub bandwidth: u64,
     /// Bytes per second of pages that it may write anew at this moment, where it is slowed down; 0 is any number.
     #[serde(default)]

@@ -49,8 +49,8 @@ use strata_migration::rounds::{Done, Follow, Next, Rounds};
 use strata_migration::streams::{Meter, Streams};
 use strata_migration::token::Token;
 use strata_migration::wire::{
-    Accept, Frame, Hello, Holder, MAX_PIECE, MAX_STREAMS, NEWEST, OLDEST, Offer, POST_COPY, Processor,
-    Purpose, greet, receive, send,
+    Accept, Frame, Hello, Holder, MAX_PIECE, MAX_STREAMS, NEWEST, OLDEST, Offer, PACKED, POST_COPY,
+    Processor, Purpose, greet, receive, send,
 };
 use strata_snapshot::MachineRef;
 
@@ -352,7 +352,7 @@ impl<'a> Attempt<'a> {
         write_record(dir, &self.record)?;
         let streams = self.ask.streams.clamp(1, MAX_STREAMS);
         let links: Result<Vec<Link>> = (0..streams).map(|n| self.connect(Purpose::Pages(n))).collect();
-        self.streams = Some(Streams::new(links?));
+        self.streams = Some(Streams::new(links?, self.version >= PACKED));
         if self.ask.throttle {
             self.rounds.let_slow();
         }
@@ -413,10 +413,10 @@ impl<'a> Attempt<'a> {
             return Err(Error::new(Kind::Internal, "There are no connections for pages."));
         };
         self.meter.limit.store(self.ask.bandwidth, Ordering::Relaxed);
-        let bytes = streams.round(&self.ram, pages, (number, since), &self.meter, self.cancelled)?;
+        let round = streams.round(&self.ram, pages, (number, since), &self.meter, self.cancelled)?;
         let (sent, counts) = (self.meter.bytes.load(Ordering::Relaxed), self.meter.counts());
         self.shared.figure(|f| (f.rounds, f.sent, f.pages) = (number, sent, counts));
-        Ok(Done { bytes, took: begun.elapsed() })
+        Ok(Done { bytes: round.bytes, plain: round.plain, took: begun.elapsed() })
     }
 
     /// The first dirty epoch, and the state at that moment: the destination makes a machine of it meanwhile.
@@ -483,7 +483,7 @@ impl<'a> Attempt<'a> {
                 Next::Follow => return self.catch_up(Duration::ZERO).and_then(|()| self.follow()),
                 Next::Stalls => {
                     let m = format!(
-                        "{} writes {} MB/s and the link takes {} MB/s: copying while it runs does not come to an end, and \
+                        "{} writes {} MB/s and {} MB/s of it can be sent: copying while it runs does not come to an end, and \
                          stopping now would take {} ms. Allow that with --max-downtime, or use {}.",
                         self.shared.spec.name,
                         e.dirty_rate as u64 / 1_000_000,

@@ -14,7 +14,8 @@ use crate::spec::DiskSpec;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use strata_block::{Format, OpenOptions, Owner};
-use strata_migration::wire::{DiskOffer, DiskWay, Frame, Holder, send};
+use strata_migration::packing::FilePacking;
+use strata_migration::wire::{DiskOffer, DiskWay, Frame, Holder, PACKED, send};
 
 /// A pass that lowers what is left by less than this part of it has brought nothing.
 const PROGRESS: f64 = 0.10;
@@ -130,14 +131,15 @@ impl Attempt<'_> {
     /// Sends the files that the destination does not have.
     pub(super) fn send_files(&mut self) -> Result<()> {
         let files = std::mem::take(&mut self.files);
-        let mut pace = Pace::new(self.ask.bandwidth);
+        let (mut pace, mut packing) =
+            (Pace::new(self.ask.bandwidth), FilePacking::new(self.version >= PACKED));
         let (shared, cancelled) = (self.shared, self.cancelled);
         let stop =
             || cancelled.load(std::sync::atomic::Ordering::Acquire) || shared.lock().migration.cancelled;
         let wants = std::mem::take(&mut self.wants);
         for (n, file) in (0..).zip(&files).filter(|(n, _)| wants.contains(n)) {
             let control = self.control()?;
-            file.send(n, control, &mut |bytes| {
+            file.send(n, (control, &mut packing), &mut |bytes| {
                 pace.spent(bytes);
                 if stop() { Err(super::cancelled()) } else { Ok(()) }
             })?;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use strata_memory::PageSet;
 use strata_migration::late::Serving;
 use strata_migration::link::Link;
-use strata_migration::wire::{Frame, POST_COPY, Purpose, WireError, receive, send_set};
+use strata_migration::wire::{Frame, PACKED, POST_COPY, Purpose, WireError, receive, send_set};
 use strata_migration::{Event, SourcePhase};
 
 /// How often figures are renewed, and others' wishes looked at.
@@ -113,7 +113,7 @@ impl Attempt<'_> {
 
     /// Gives pages over these connections, until all is over or one of them is lost.
     fn give(&mut self, serving: &Serving, links: &mut Links) -> Result<()> {
-        let (ram, meter) = (self.ram.clone(), self.meter.clone());
+        let (ram, meter, packs) = (self.ram.clone(), self.meter.clone(), self.version >= PACKED);
         let (lost, sockets) = (AtomicBool::new(false), sockets(links)?);
         let Links { urgent, streams } = links;
         let ended = |r: Result<(), WireError>| {
@@ -126,7 +126,7 @@ impl Attempt<'_> {
         std::thread::scope(|s| {
             s.spawn(move || ended(serving.urgent(urgent, ram, meter)));
             for stream in streams {
-                s.spawn(move || ended(serving.background(stream, ram, meter, lost)));
+                s.spawn(move || ended(serving.background(stream, ram, meter, packs, lost)));
             }
             let result = self.until_lost(serving, lost);
             lost.store(true, Relaxed);
