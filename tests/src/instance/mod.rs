@@ -107,8 +107,7 @@ fn devices(s: &Setting) -> Result<()> {
     s.strata(&["delete", "devices"]).map(drop)
 }
 
-/// Memory, and what a shell remembers, through a suspend, a snapshot of a machine that runs, a clone of that, and a migration
-/// and back.
+/// Memory, and what a shell remembers, through a suspend, a snapshot of a machine that runs, a clone of that, and a migration.
 fn saved(s: &Setting) -> Result<()> {
     saved_often(s, 1)
 }
@@ -131,12 +130,11 @@ fn saved_often(s: &Setting, rounds: u32) -> Result<()> {
     }
     let begun = Instant::now();
     moved(s, guest).context("in a migration")?;
-    println!("  there and back again in {:.1} s", begun.elapsed().as_secs_f64());
-    s.strata(&["stop", "first"])?;
-    s.strata(&["delete", "first"]).map(drop)
+    println!("  to another home in {:.1} s", begun.elapsed().as_secs_f64());
+    Ok(())
 }
 
-/// To another home, which is as another host, while it writes to memory, and back; meanwhile its clock does not go back.
+/// To another home, which is as another host, while it writes to memory, where it ends; its clock does not go back.
 fn moved(s: &Setting, mut guest: Console) -> Result<()> {
     let other = tempfile::tempdir()?;
     let there = |args: &[&str]| {
@@ -156,13 +154,12 @@ fn moved(s: &Setting, mut guest: Console) -> Result<()> {
     send(&here, &there, &["--verify"])?;
     let mut guest = Console::spawn(&mut there(&["console", "first"]))?;
     still_the_same(&mut guest, "going").context("there")?;
-    drop(guest);
-    send(&there, &here, &["--strategy", "precopy"])?;
-    let mut guest = s.console("first")?;
-    still_the_same(&mut guest, "going").context("back here")?;
     let told = guest.sh("test -e /back && cat /back; cat /gap", SOON)?;
     println!("  its clock was at most {told} hundredths of a second late to itself");
     ensure!(told.parse::<u32>().is_ok(), "its clock went back: {told}");
+    drop(guest);
+    let stopped = there(&["stop", "first"]).output()?;
+    ensure!(stopped.status.success(), "{}", String::from_utf8_lossy(&stopped.stderr));
     Ok(())
 }
 
@@ -173,12 +170,13 @@ const WATCH: &str = "(last=0; gap=0; while true; do read t rest < /proc/uptime; 
     [ $last -gt 0 ] && [ $now -lt $last ] && echo $now after $last > /back; \
     [ $last -gt 0 ] && [ $((now - last)) -gt $gap ] && gap=$((now - last)) && echo $gap > /gap; last=$now; done) & true";
 
-/// Sends the machine from one home to the other.
+/// Sends the machine from one home to the other, without encryption, for which a host made in software takes long.
 fn send(from: &dyn Fn(&[&str]) -> Command, to: &dyn Fn(&[&str]) -> Command, options: &[&str]) -> Result<()> {
     let address = "127.0.0.1:7000";
-    let mut waits = Console::spawn(&mut to(&["migrate", "receive", "--listen", address]))?;
+    let mut waits = Console::spawn(&mut to(&["migrate", "receive", "--plain", "--listen", address]))?;
     let token = waits.wait_for("\n", SOON)?;
-    let done = from(&["migrate", "first", address, "--token", token.trim()]).args(options).output()?;
+    let done =
+        from(&["migrate", "first", address, "--plain", "--token", token.trim()]).args(options).output()?;
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     ensure!(done.status.success(), "it stays: {out}{err}");
     println!("{}", out.lines().map(|l| format!("  | {l}")).collect::<Vec<_>>().join("\n"));
