@@ -52,7 +52,11 @@ impl Vm {
             return Ok(false);
         }
         for (slot, _) in self.slots() {
-            self.give(slot as usize, on)?;
+            if let Err(e) = self.give(slot as usize, on) {
+                // Slots that are logged and not asked cost a little; one that is asked and not logged fails.
+                self.log.on.store(false, SeqCst);
+                return Err(e);
+            }
         }
         Ok(true)
     }

@@ -8,8 +8,9 @@
 //! Whoever asks first ([`GuestRam::acquire`]) never touches an absent page, and is not stopped. The kernel puts a page there
 //! as a whole, if there is none yet: what a guest has written meanwhile is never undone.
 //!
-//! Whoever is stopped stands in the kernel. Since Linux 6.2 a signal gets a vCPU out of there, so a pause does not wait for
-//! the network; before that it does. A machine that ends lets all of them go ([`GuestRam::let_touches_go`]).
+//! Whoever is stopped stands in the kernel. Since Linux 6.2 a signal gets a vCPU out of there, if it is the guest that
+//! touches the page: then a pause does not wait for the network. Before that it does, and wherever KVM itself touches guest
+//! memory, as when it decodes an instruction that accesses a device. A machine that ends lets all of them go ([`GuestRam::let_touches_go`]).
 //!
 //! The numbers are those of Linux's `include/uapi/linux/userfaultfd.h`.
 
@@ -177,7 +178,9 @@ impl Catch {
                 Err(Errno::AGAIN) => std::thread::yield_now(),
                 Err(Errno::EXIST | Errno::NOENT | Errno::SRCH) => return false,
                 // The host has no memory this moment: who touches the page waits for that, as anybody would.
-                Err(_) => std::thread::sleep(SHORT_OF_MEMORY),
+                Err(Errno::NOMEM | Errno::NOSPC) => std::thread::sleep(SHORT_OF_MEMORY),
+                // It can be written as if nobody were stopped.
+                Err(_) => return false,
             }
         }
         false

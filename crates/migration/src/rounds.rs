@@ -283,11 +283,13 @@ impl Rounds {
     /// Lowers the pace, if it may and must: the limit is not reached, and this round has brought nothing, or the next cannot
     /// (there is `nothing` to send but what is held back, or it writes as fast as the link takes it).
     fn slows(&mut self, e: Estimate, nothing: bool) -> bool {
-        let in_vain = self.idle > 0 || nothing || e.dirty_rate >= e.bandwidth;
+        // Pages that shrink go faster than the link takes bytes.
+        let bandwidth = e.bandwidth.max(self.reach);
+        let in_vain = self.idle > 0 || nothing || e.dirty_rate >= bandwidth;
         if e.downtime <= self.limit || !in_vain || !self.may_slow_more(e) {
             return false;
         }
-        let measured = e.dirty_rate.min(e.bandwidth) / PAGE as f64;
+        let measured = e.dirty_rate.min(bandwidth) / PAGE as f64;
         self.pace = Some((self.pace.unwrap_or(f64::MAX).min(measured) * SLOWER).max(Self::floor(e)));
         // What was reached before, at another load, is no measure for what comes.
         self.best = Some(e.downtime);

@@ -25,6 +25,9 @@ const ROUNDS: [Duration; 6] = [
     Duration::from_millis(900),
 ];
 
+/// How long an interface that was just left may take to be free.
+const STILL_CLOSING: Duration = Duration::from_secs(1);
+
 /// A port with the card `mac` behind it. Clones are the same port.
 #[derive(Clone)]
 pub struct Port {
@@ -84,6 +87,11 @@ impl Port {
         let _ = std::thread::Builder::new().name("cable".into()).spawn(close);
     }
 
+    /// Closes the interface for good: when this returns, another process may open it.
+    pub fn close(&self) {
+        drop(self.lock().tap.take());
+    }
+
     /// Opens the interface again that was left.
     ///
     /// # Errors
@@ -96,7 +104,17 @@ impl Port {
             }
             state.name.clone()
         };
-        self.put_in(open_tap(&name)?)?;
+        let begun = Instant::now();
+        let tap = loop {
+            match open_tap(&name) {
+                // It may be that it is still being closed.
+                Err(TapError::Busy { .. }) if begun.elapsed() < STILL_CLOSING => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                opened => break opened?,
+            }
+        };
+        self.put_in(tap)?;
         self.lock().announcing = Some((0, None));
         Ok(())
     }

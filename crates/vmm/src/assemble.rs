@@ -418,6 +418,9 @@ impl MachineControl for Real {
         drop(self.machine.write().unwrap_or_else(PoisonError::into_inner).take());
         self.disks.lock().unwrap_or_else(PoisonError::into_inner).clear();
         // The card's port is known here too, and would be held until this process has gone.
+        if let Place::Port(port) = &self.place {
+            port.close();
+        }
         self.leave_network();
     }
 }

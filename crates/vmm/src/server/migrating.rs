@@ -71,16 +71,14 @@ pub(super) fn migrate(shared: &Shared, ask: &Departure, cancelled: &AtomicBool) 
     let _saving = shared.saving.lock().unwrap_or_else(|e| e.into_inner());
     let begun = Instant::now();
     shared.lock().migration = Migration::default();
-    let logged = shared.machine.logs_writes();
+    let mut log = Log { shared, ends: !shared.machine.logs_writes() };
     shared.figure(|f| {
         (f.address, f.memory) = (ask.address.clone(), shared.spec.memory);
     });
     let done = Attempt::new(shared, ask, cancelled).and_then(Attempt::run);
     shared.figure(|f| f.took = begun.elapsed().as_millis() as u64);
-    if !logged && (done.is_err() || ask.dry_run) {
-        // It runs on here, without what the log costs it.
-        shared.machine.stop_log();
-    }
+    log.ends &= done.is_err() || ask.dry_run;
+    drop(log);
     match done {
         Ok(()) if ask.dry_run => shared.step(Step::Stayed),
         Ok(()) => {
@@ -98,6 +96,21 @@ pub(super) fn migrate(shared: &Shared, ask: &Departure, cancelled: &AtomicBool) 
         }
     }
     status(shared)
+}
+
+/// The log of what a machine on KVM writes: where it was begun for a migration it ends with that, since it costs a machine
+/// that runs on here.
+struct Log<'a> {
+    shared: &'a Shared,
+    ends: bool,
+}
+
+impl Drop for Log<'_> {
+    fn drop(&mut self) {
+        if self.ends {
+            self.shared.machine.stop_log();
+        }
+    }
 }
 
 fn cancelled() -> Error {
@@ -323,6 +336,8 @@ impl<'a> Attempt<'a> {
 
     /// What a migration now would be like, from what the machine writes in a second. The machine stays.
     fn forecast(&mut self) -> Result<()> {
+        // While it runs: where this is what begins the log, it takes a while.
+        self.shared.machine.collect_writes()?;
         self.new_epoch()?;
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(1) {
