@@ -23,7 +23,7 @@ fn receive(at: &Place) -> Receiver {
 impl Receiver {
     /// What sends the machine here by a link that does not keep up with it.
     fn send(&self, options: &str) -> String {
-        format!("migrate web {} --token {} --bandwidth 4M {options}", self.address, self.token)
+        format!("migrate web {} --token {} --bandwidth 8M {options}", self.address, self.token)
     }
 }
 

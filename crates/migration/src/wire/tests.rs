@@ -11,6 +11,7 @@ use serde_json::json;
 use std::collections::VecDeque;
 use std::path::Path;
 use strata_memory::{Access, Acquired, GuestRam, PageSet};
+use strata_snapshot::MachineRef;
 
 const BASE: u64 = 0x8000_0000;
 
