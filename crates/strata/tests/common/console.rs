@@ -127,8 +127,14 @@ impl Console {
     /// Types a line.
     #[track_caller]
     pub fn send(&mut self, line: &str) {
+        self.offer(line).unwrap();
+    }
+
+    /// Types a line to what may have ended.
+    #[track_caller]
+    pub fn offer(&mut self, line: &str) -> std::io::Result<()> {
         let input = self.input.as_mut().expect("its input is closed");
-        input.write_all(line.as_bytes()).and_then(|()| input.write_all(b"\n")).unwrap();
+        input.write_all(line.as_bytes()).and_then(|()| input.write_all(b"\n"))
     }
 
     /// Ends its input.
