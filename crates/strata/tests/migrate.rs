@@ -2,48 +2,7 @@
 
 mod common;
 
-use common::{Console, Place, kill, until};
-use std::net::TcpListener;
-
-/// A port that is free now.
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// A host that waits for a machine.
-struct Receiver {
-    console: Console,
-    address: String,
-    token: String,
-}
-
-fn receive(at: &Place, options: &str) -> Receiver {
-    let address = format!("127.0.0.1:{}", port());
-    let mut console = at.open(&format!("migrate receive --listen {address} {options}"));
-    let token = console.wait_for("\n").trim().to_owned();
-    assert!(token.starts_with("strata1:"), "{token}");
-    Receiver { console, address, token }
-}
-
-impl Receiver {
-    /// What sends `name` here.
-    fn send(&self, name: &str, options: &str) -> String {
-        format!("migrate {name} {} --token {} {options}", self.address, self.token)
-    }
-}
-
-/// A row of what a migration prints.
-fn row<'a>(figures: &'a str, name: &str) -> &'a str {
-    let found = figures.lines().find_map(|l| l.strip_prefix(name));
-    found.unwrap_or_else(|| panic!("no `{name}` in\n{figures}")).trim()
-}
-
-fn console(at: &Place, name: &str) -> Console {
-    let mut c = at.open(&format!("console {name}"));
-    c.send("");
-    c.wait_for("# ");
-    c
-}
+use common::{Console, Place, Receiver, free_port, kill, row, shell, until};
 
 /// A machine with something that only its memory knows, and that writes to memory all the time.
 fn busy(at: &Place, name: &str) {
@@ -73,15 +32,15 @@ fn a_machine_goes_there_and_back_again_under_load() {
         .enumerate()
     {
         let (from, to) = (&hosts[n % 2], &hosts[(n + 1) % 2]);
-        last = last.max(count(&mut console(from, "web")));
-        let there = receive(to, "");
+        last = last.max(count(&mut shell(from, "web")));
+        let there = Receiver::at(to, "");
         let figures = from.strata(&there.send("web", options)).good();
         eprintln!("{figures}");
         assert_eq!(row(&figures, "step"), "moved");
         let done = there.console.end();
         assert_eq!((done.code, done.out.lines().last()), (Some(0), Some("web")), "{done:?}");
         from.is_clean();
-        let mut c = console(to, "web");
+        let mut c = shell(to, "web");
         assert_eq!(c.sh("echo $x"), "42");
         let now = count(&mut c);
         assert!(now >= last, "it went back: {now} after {last}");
@@ -107,21 +66,21 @@ fn a_machine_goes_there_and_back_again_under_load() {
 fn what_would_make_it_fail_is_found_first() {
     let hosts = [Place::with_busybox(), Place::new()];
     busy(&hosts[0], "web");
-    let there = receive(&hosts[1], "");
+    let there = Receiver::at(&hosts[1], "");
     let forecast = hosts[0].strata(&there.send("web", "--dry-run")).good();
     assert!(forecast.contains("It can go to") && forecast.contains("MB/s"), "{forecast}");
     let wrong = there.send("web", "").replace(&there.token, &format!("strata1:{}", "0".repeat(128)));
     hosts[0].strata(&wrong).refused(75, &["connection"]);
     hosts[0].strata(&there.send("nobody", "")).refused(66, &["nobody"]);
     hosts[0]
-        .strata(&format!("migrate web 127.0.0.1:{} --token {}", port(), there.token))
+        .strata(&format!("migrate web 127.0.0.1:{} --token {}", free_port(), there.token))
         .refused(75, &["refused"]);
-    let taken = receive(&hosts[0], "");
+    let taken = Receiver::at(&hosts[0], "");
     hosts[0]
         .strata(&taken.send("web", ""))
         .refused(73, &["The destination refuses", "web", "exists already"]);
     // It runs as before, and the first destination still waits.
-    let mut c = console(&hosts[0], "web");
+    let mut c = shell(&hosts[0], "web");
     let now = count(&mut c);
     until("it counts on", || count(&mut c) > now);
     drop(c);
@@ -135,7 +94,7 @@ fn a_migration_that_is_cancelled_leaves_everything_as_it_was() {
     let hosts = [Place::with_busybox(), Place::new()];
     busy(&hosts[0], "web");
     hosts[0].strata("migrate status web").refused(66, &["web", "no migration"]);
-    let there = receive(&hosts[1], "");
+    let there = Receiver::at(&hosts[1], "");
     let going = hosts[0].open(&there.send("web", "--bandwidth 1M"));
     until("it is copied", || {
         let status = hosts[0].strata("migrate status web");
@@ -146,16 +105,16 @@ fn a_migration_that_is_cancelled_leaves_everything_as_it_was() {
     let done = there.console.end();
     assert_eq!(done.code, Some(82), "{done:?}");
     hosts[1].is_clean();
-    let mut c = console(&hosts[0], "web");
+    let mut c = shell(&hosts[0], "web");
     let now = count(&mut c);
     until("it counts on", || count(&mut c) > now);
     drop(c);
     // And it can go the next time.
-    let there = receive(&hosts[1], "--name db");
+    let there = Receiver::at(&hosts[1], "--name db");
     hosts[0].strata(&there.send("web", "")).good();
     assert_eq!(there.console.end().out.lines().last(), Some("db"));
     hosts[0].is_clean();
-    assert_eq!(console(&hosts[1], "db").sh("echo $x"), "42");
+    assert_eq!(shell(&hosts[1], "db").sh("echo $x"), "42");
     hosts[1].strata("stop db").good();
 }
 
@@ -164,7 +123,7 @@ fn whoever_dies_while_memory_is_copied_the_machine_is_started_by_one_at_most() {
     // The destination dies: the machine runs on.
     let hosts = [Place::with_busybox(), Place::new()];
     busy(&hosts[0], "web");
-    let there = receive(&hosts[1], "");
+    let there = Receiver::at(&hosts[1], "");
     let going = hosts[0].open(&there.send("web", "--bandwidth 1M"));
     let copied = |host: &Place| {
         let status = host.strata("migrate status web");
@@ -174,7 +133,7 @@ fn whoever_dies_while_memory_is_copied_the_machine_is_started_by_one_at_most() {
     kill(hosts[1].vmm_of("web"));
     assert_ne!(going.end().code, Some(0));
     assert_eq!(there.console.end().code, Some(81));
-    let mut c = console(&hosts[0], "web");
+    let mut c = shell(&hosts[0], "web");
     let now = count(&mut c);
     until("it counts on", || count(&mut c) > now);
     drop(c);
@@ -186,7 +145,7 @@ fn whoever_dies_while_memory_is_copied_the_machine_is_started_by_one_at_most() {
     hosts[1].is_clean();
 
     // The source dies: nothing runs there, and here it starts when that is certain.
-    let there = receive(&hosts[1], "");
+    let there = Receiver::at(&hosts[1], "");
     let going = hosts[0].open(&there.send("web", "--bandwidth 1M"));
     until("it is copied", || copied(&hosts[0]));
     kill(hosts[0].vmm_of("web"));

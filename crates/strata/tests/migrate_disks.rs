@@ -2,22 +2,19 @@
 
 mod common;
 
-use common::{Console, Place, until};
+use common::{Console, Place, Receiver, shell, until};
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 
 /// What waits for a machine, where, and by which token.
-struct Receiver(Console, String);
+struct Waiting(Console, String);
 
-fn receive(at: &Place, options: &str) -> Receiver {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut console = at.open(&format!("migrate receive --listen 127.0.0.1:{port} {options}"));
-    let token = console.wait_for("\n").trim().to_owned();
-    Receiver(console, format!("127.0.0.1:{port} --token {token}"))
+fn receive(at: &Place, options: &str) -> Waiting {
+    let Receiver { console, address, token } = Receiver::at(at, options);
+    Waiting(console, format!("{address} --token {token}"))
 }
 
-impl Receiver {
+impl Waiting {
     fn send(&self, from: &Place, options: &str) -> common::Done {
         from.strata(&format!("migrate web {} {options}", self.1))
     }
@@ -30,13 +27,6 @@ impl Receiver {
         assert_eq!((done.code, done.out.lines().last()), (Some(0), Some("web")), "{done:?}");
         figures
     }
-}
-
-fn console(at: &Place) -> Console {
-    let mut c = at.open("console web");
-    c.send("");
-    c.wait_for("# ");
-    c
 }
 
 /// An image with a small disk, under the name `small`.
@@ -113,7 +103,7 @@ fn disks_go_there_and_back_with_all_that_was_durable() {
     small_image(&hosts[0]);
     sparse(&hosts[0], "data", 32);
     hosts[0].strata("run small --name web --memory 128M --net none --disk data --detach").good();
-    let mut c = console(&hosts[0]);
+    let mut c = shell(&hosts[0], "web");
     writer(&mut c, "vda vdb");
     let before = said(&mut c);
     drop(c);
@@ -133,7 +123,7 @@ fn disks_go_there_and_back_with_all_that_was_durable() {
     let figures = there.take(&hosts[0], "--with-disks");
     assert!(figures.contains("disks "), "{figures}");
     hosts[0].is_clean();
-    let mut c = console(&hosts[1]);
+    let mut c = shell(&hosts[1], "web");
     let now = said(&mut c);
     assert!(now >= before, "it went back: {now} after {before}");
     until("it writes on", || said(&mut c) > now);
@@ -147,7 +137,7 @@ fn disks_go_there_and_back_with_all_that_was_durable() {
         .take(&hosts[1], "--with-disks --strategy stop-and-copy");
     hosts[1].is_clean();
     assert!(!hosts[0].home().join("instances/web/base").exists());
-    let mut c = console(&hosts[0]);
+    let mut c = shell(&hosts[0], "web");
     let last = said(&mut c);
     assert!(last >= now);
     drop(c);
@@ -155,7 +145,7 @@ fn disks_go_there_and_back_with_all_that_was_durable() {
     // Read by whoever comes, without the machine.
     check(&back, last);
     hosts[0].strata("start web --detach").good();
-    let mut c = console(&hosts[0]);
+    let mut c = shell(&hosts[0], "web");
     check_inside(&mut c, "vda", last);
     assert_eq!(c.sh("dd if=/dev/vda bs=1M skip=40 count=1 2>/dev/null | tr -d '\\000' | wc -c"), "4096");
     drop(c);
@@ -174,7 +164,7 @@ fn a_shared_disk_is_handed_over_and_never_open_for_writing_on_both_sides() {
     sparse(&hosts[0], "data", 32);
     let data = hosts[0].work().join("data");
     hosts[0].strata("run busybox --name web --memory 128M --net none --disk data --detach").good();
-    let mut c = console(&hosts[0]);
+    let mut c = shell(&hosts[0], "web");
     writer(&mut c, "vda");
     let mut last = said(&mut c);
     drop(c);
@@ -195,7 +185,7 @@ fn a_shared_disk_is_handed_over_and_never_open_for_writing_on_both_sides() {
         let text = record();
         assert_eq!(epoch(&text), first + n as u64 + 1, "{text}");
         assert!(text.contains(&format!("pid {}\n", to.vmm_of("web"))), "{text}");
-        let mut c = console(to);
+        let mut c = shell(to, "web");
         let now = said(&mut c);
         assert!(now >= last, "it went back: {now} after {last}");
         until("it writes on", || said(&mut c) > now);
@@ -215,7 +205,7 @@ fn disks_go_with_a_machine_that_its_memory_follows() {
     sparse(&hosts[0], "data", 32);
     let data = hosts[0].work().join("data");
     hosts[0].strata("run small --name web --memory 128M --net none --disk data --detach").good();
-    let mut c = console(&hosts[0]);
+    let mut c = shell(&hosts[0], "web");
     // What it writes later comes from memory that is not there yet.
     c.sh("dd if=/dev/urandom of=/tmp/ballast bs=1M count=24 2>/dev/null; md5sum < /tmp/ballast > /tmp/sum");
     writer(&mut c, "vda vdb");
@@ -226,7 +216,7 @@ fn disks_go_with_a_machine_that_its_memory_follows() {
         // Its own disk is sent, the other one is the same file on both.
         receive(to, "").take(from, &format!("--with-disks --strategy {strategy} --bandwidth 20M"));
         from.is_clean();
-        let mut c = console(to);
+        let mut c = shell(to, "web");
         let now = said(&mut c);
         assert!(now >= last, "it went back: {now} after {last}");
         c.sh("dd if=/tmp/ballast of=/dev/vda bs=1M seek=20 conv=notrunc,fsync 2>/dev/null");
@@ -249,11 +239,11 @@ fn snapshots_are_left_behind_only_when_that_is_said() {
     let hosts = [Place::with_busybox(), Place::new()];
     small_image(&hosts[0]);
     hosts[0].strata("run small --name web --memory 128M --net none --detach").good();
-    let mut c = console(&hosts[0]);
+    let mut c = shell(&hosts[0], "web");
     c.sh("echo before | dd of=/dev/vda bs=512 seek=3 conv=notrunc,fsync 2>/dev/null");
     drop(c);
     hosts[0].strata("snapshot create web one").good();
-    let mut c = console(&hosts[0]);
+    let mut c = shell(&hosts[0], "web");
     c.sh("echo after | dd of=/dev/vda bs=512 seek=4 conv=notrunc,fsync 2>/dev/null");
     let read = "dd if=/dev/vda bs=512 skip=3 count=2 2>/dev/null | tr -d '\\000'";
     assert_eq!(c.sh(read), "before\nafter");
@@ -263,7 +253,7 @@ fn snapshots_are_left_behind_only_when_that_is_said() {
     there.take(&hosts[0], "--with-disks --without-snapshots");
     hosts[0].is_clean();
     // Both layers have become one.
-    let mut c = console(&hosts[1]);
+    let mut c = shell(&hosts[1], "web");
     assert_eq!(c.sh(read), "before\nafter");
     drop(c);
     hosts[1].strata("snapshot create web two").good();

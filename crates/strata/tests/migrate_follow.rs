@@ -2,44 +2,25 @@
 
 mod common;
 
-use common::{Cable, Console, Place, kill, lives, until};
-use std::net::TcpListener;
+use common::{Cable, Console, Place, Receiver, kill, lives, row, shell, until};
 use std::time::Duration;
 
-fn port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-struct Receiver {
+/// A host that waits for a machine behind a cable.
+struct Wired {
     console: Console,
     cable: Cable,
     token: String,
 }
 
-fn receive(at: &Place) -> Receiver {
-    let address = format!("127.0.0.1:{}", port());
-    let mut console = at.open(&format!("migrate receive --listen {address}"));
-    let token = console.wait_for("\n").trim().to_owned();
-    Receiver { console, cable: Cable::to(address), token }
+fn receive(at: &Place) -> Wired {
+    let Receiver { console, address, token } = Receiver::at(at, "");
+    Wired { console, cable: Cable::to(address), token }
 }
 
-impl Receiver {
+impl Wired {
     fn send(&self, options: &str) -> String {
         format!("migrate web {} --token {} {options}", self.cable.address, self.token)
     }
-}
-
-/// A row of what a migration prints.
-fn row<'a>(figures: &'a str, name: &str) -> &'a str {
-    let found = figures.lines().find_map(|l| l.strip_prefix(name));
-    found.unwrap_or_else(|| panic!("no `{name}` in\n{figures}")).trim()
-}
-
-fn console(at: &Place) -> Console {
-    let mut c = at.open("console web");
-    c.send("");
-    c.wait_for("# ");
-    c
 }
 
 /// A machine that fills memory with random content, knows its digest, and goes on writing; all but `tmpfs` is small.
@@ -76,7 +57,7 @@ const FOLLOWS: &str = "activation, memory follows";
 fn a_machine_runs_there_before_its_memory_does_and_comes_back() {
     let hosts = [Place::with_busybox(), Place::new()];
     let sum = busy(&hosts[0]);
-    let mut last = count(&mut console(&hosts[0]));
+    let mut last = count(&mut shell(&hosts[0], "web"));
     for (n, strategy) in ["postcopy", "hybrid", "auto"].into_iter().enumerate() {
         let (from, to) = (&hosts[n % 2], &hosts[(n + 1) % 2]);
         let there = receive(to);
@@ -92,7 +73,7 @@ fn a_machine_runs_there_before_its_memory_does_and_comes_back() {
         from.is_clean();
         // `auto` may have found a moment in which all of it could go at once.
         until("all memory is there", || step(to) == "moved" || strategy == "auto" && step(to) != FOLLOWS);
-        let mut c = console(to);
+        let mut c = shell(to, "web");
         assert_eq!(c.sh("echo $x"), "42");
         let now = count(&mut c);
         assert!(now >= last, "it went back: {now} after {last}");
@@ -110,7 +91,7 @@ fn a_cut_connection_makes_it_wait_and_recover_goes_on() {
     let there = receive(&hosts[1]);
     let going = hosts[0].open(&there.send("--strategy postcopy --bandwidth 10M"));
     until("it runs there", || [0, 1].iter().all(|n| step(&hosts[*n]) == FOLLOWS));
-    let mut c = console(&hosts[1]);
+    let mut c = shell(&hosts[1], "web");
     assert_eq!(c.sh("echo $x"), "42");
     there.cable.cut();
     // Neither side gives anything up, and the source does not let go of what is needed.
@@ -170,7 +151,7 @@ fn whoever_dies_while_memory_follows_the_machine_is_lost_by_name_and_never_doubl
     let there = receive(&hosts[1]);
     let going = hosts[0].open(&there.send("--strategy postcopy --bandwidth 4M"));
     until("it runs there", || [0, 1].iter().all(|n| step(&hosts[*n]) == FOLLOWS));
-    let mut c = console(&hosts[1]);
+    let mut c = shell(&hosts[1], "web");
     assert_eq!(c.sh("echo $x"), "42");
     let source = hosts[0].vmm_of("web");
     kill(source);
@@ -242,7 +223,10 @@ fn what_a_stream_takes_with_it_is_sent_again() {
     let done = going.end();
     assert_eq!((done.code, row(&done.out, "step")), (Some(0), "moved"), "{done:?}");
     until("all memory is there", || step(&hosts[1]) == "moved");
-    assert!(console(&hosts[1]).sh("md5sum /tmp/ballast").contains(&sum), "memory has changed on its way");
+    assert!(
+        shell(&hosts[1], "web").sh("md5sum /tmp/ballast").contains(&sum),
+        "memory has changed on its way"
+    );
     hosts[0].is_clean();
     hosts[1].strata("stop web").good();
 }
@@ -255,7 +239,7 @@ fn a_destination_gives_its_source_up_when_a_person_says_so() {
     let going = hosts[0].open(&there.send("--strategy postcopy --bandwidth 4M"));
     until("it runs there", || [0, 1].iter().all(|n| step(&hosts[*n]) == FOLLOWS));
     // It runs on without what it touches only then.
-    console(&hosts[1]).sh("(sleep 8; md5sum /tmp/ballast) & echo begun");
+    shell(&hosts[1], "web").sh("(sleep 8; md5sum /tmp/ballast) & echo begun");
     hosts[1].strata("migrate recover web").good();
     hosts[1].strata("migrate recover --force web").refused(82, &["connected", "lose"]);
     // All that it touches all the time has to be there, if it is to run on.

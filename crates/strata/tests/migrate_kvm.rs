@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::{Console, Place, lives, until};
-use std::net::TcpListener;
+use common::{Console, Place, Receiver, lives, until};
 
 /// Where the guest's code is loaded.
 const CODE: u32 = 0x10_0000;
@@ -125,10 +124,8 @@ fn count(at: &Place, name: &str) -> u32 {
 
 /// What waits for a machine at `at`, and what sends one there.
 fn receive(at: &Place, options: &str) -> (Console, String) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut console = at.open(&format!("migrate receive --listen 127.0.0.1:{port} {options}"));
-    let token = console.wait_for("\n").trim().to_owned();
-    (console, format!("127.0.0.1:{port} --token {token} {options}"))
+    let Receiver { console, address, token } = Receiver::at(at, options);
+    (console, format!("{address} --token {token} {options}"))
 }
 
 #[test]

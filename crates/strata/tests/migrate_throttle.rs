@@ -2,41 +2,11 @@
 
 mod common;
 
-use common::{Console, Place, until};
-use std::net::TcpListener;
+use common::{Console, Place, Receiver, row_if_there, shell, until};
 
-struct Receiver {
-    console: Console,
-    address: String,
-    token: String,
-}
-
-fn receive(at: &Place) -> Receiver {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
-    let mut console = at.open(&format!("migrate receive --listen {address}"));
-    let token = console.wait_for("\n").trim().to_owned();
-    Receiver { console, address, token }
-}
-
-impl Receiver {
-    /// What sends the machine here by a link that does not keep up with it.
-    fn send(&self, options: &str) -> String {
-        format!("migrate web {} --token {} --bandwidth 8M {options}", self.address, self.token)
-    }
-}
-
-/// A row of what a migration prints; none if it is not there.
-fn row<'a>(figures: &'a str, name: &str) -> Option<&'a str> {
-    figures.lines().find_map(|l| l.strip_prefix(name)).map(str::trim)
-}
-
-fn console(at: &Place) -> Console {
-    let mut c = at.open("console web");
-    c.send("");
-    c.wait_for("# ");
-    c
+/// What sends the machine there by a link that does not keep up with it.
+fn slowly(there: &Receiver, options: &str) -> String {
+    there.send("web", &format!("--bandwidth 8M {options}"))
 }
 
 /// A machine that writes to 8 MiB again and again, never the same content, and counts how often.
@@ -69,43 +39,51 @@ fn a_machine_that_outruns_the_link_goes_if_it_may_be_slowed_and_never_stays_slow
     let hosts = [Place::with_busybox(), Place::new()];
     busy(&hosts[0]);
     // Without leave it stays, and it is said what would help.
-    let there = receive(&hosts[1]);
+    let there = Receiver::at(&hosts[1], "");
     hosts[0]
-        .strata(&there.send("--strategy precopy"))
+        .strata(&slowly(&there, "--strategy precopy"))
         .refused(82, &["does not come to an end", "--throttle"]);
     assert_eq!(there.console.end().code, Some(82));
-    assert_eq!(row(&hosts[0].strata("migrate status web").good(), "held to"), None);
+    assert_eq!(row_if_there(&hosts[0].strata("migrate status web").good(), "held to"), None);
 
     // Cancelled in the middle, it is as fast as before.
-    let there = receive(&hosts[1]);
-    let going = hosts[0].open(&there.send("--strategy precopy --throttle"));
+    let there = Receiver::at(&hosts[1], "");
+    let going = hosts[0].open(&slowly(&there, "--strategy precopy --throttle"));
     until("it is slowed down", || {
         let status = hosts[0].strata("migrate status web");
-        status.code == Some(0) && row(&status.out, "held to").is_some_and(|r| r.contains("(--throttle)"))
+        status.code == Some(0)
+            && row_if_there(&status.out, "held to").is_some_and(|r| r.contains("(--throttle)"))
     });
     // What is slowed down is not what a pause waits for: the machine answers.
-    counts_on(&mut console(&hosts[0]));
+    counts_on(&mut shell(&hosts[0], "web"));
     hosts[0].strata("migrate cancel web").good();
     going.end().refused(83, &["cancelled", "runs on"]);
     assert_eq!(there.console.end().code, Some(82));
     let status = hosts[0].strata("migrate status web").good();
-    assert!(row(&status, "held to").is_some_and(|r| r.starts_with("nothing any more")), "{status}");
-    counts_on(&mut console(&hosts[0]));
+    assert!(row_if_there(&status, "held to").is_some_and(|r| r.starts_with("nothing any more")), "{status}");
+    counts_on(&mut shell(&hosts[0], "web"));
 
     // And it arrives, as a whole.
     for (n, strategy) in ["precopy", "auto"].into_iter().enumerate() {
         let (from, to) = (&hosts[n % 2], &hosts[(n + 1) % 2]);
-        let there = receive(to);
-        let figures = from.strata(&there.send(&format!("--strategy {strategy} --throttle --verify"))).good();
+        let there = Receiver::at(to, "");
+        let figures =
+            from.strata(&slowly(&there, &format!("--strategy {strategy} --throttle --verify"))).good();
         eprintln!("{figures}");
-        assert_eq!(row(&figures, "step"), Some("moved"));
-        assert!(row(&figures, "held to").is_some_and(|r| r.starts_with("nothing any more")), "{figures}");
+        assert_eq!(row_if_there(&figures, "step"), Some("moved"));
+        assert!(
+            row_if_there(&figures, "held to").is_some_and(|r| r.starts_with("nothing any more")),
+            "{figures}"
+        );
         let done = there.console.end();
         assert_eq!((done.code, done.out.lines().last()), (Some(0), Some("web")), "{done:?}");
         from.is_clean();
         let status = to.strata("migrate status web").out;
-        assert!(row(&status, "held to").is_none() && row(&status, "waited").is_none(), "{status}");
-        let mut c = console(to);
+        assert!(
+            row_if_there(&status, "held to").is_none() && row_if_there(&status, "waited").is_none(),
+            "{status}"
+        );
+        let mut c = shell(to, "web");
         assert_eq!(c.sh("echo $x"), "42");
         counts_on(&mut c);
     }
@@ -116,10 +94,10 @@ fn a_machine_that_outruns_the_link_goes_if_it_may_be_slowed_and_never_stays_slow
 fn slowing_goes_only_with_rounds() {
     let hosts = [Place::with_busybox(), Place::new()];
     hosts[0].strata("run busybox --name web --memory 128M --detach").good();
-    let there = receive(&hosts[1]);
+    let there = Receiver::at(&hosts[1], "");
     for strategy in ["postcopy", "hybrid", "stop-and-copy"] {
         hosts[0]
-            .strata(&there.send(&format!("--strategy {strategy} --throttle")))
+            .strata(&slowly(&there, &format!("--strategy {strategy} --throttle")))
             .refused(64, &["--throttle"]);
     }
     hosts[0].strata("stop web").good();

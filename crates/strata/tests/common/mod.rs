@@ -5,7 +5,7 @@
 //!  image     the busybox image, pulled once from the real mirror and used again by later runs
 //!  console   a running `strata` as a person sees it: wait for words, type lines, look at the exit code
 //!  network   a network of the test's own      debian    the Debian image of the long runs
-//!  cable     a link on which things go wrong
+//!  cable     a link on which things go wrong         receiver  a host that waits for a machine
 //! ```
 //! Everything is done through the binary, as a user does it.
 #![allow(dead_code, unused_imports, reason = "every test program uses a part of this")]
@@ -16,12 +16,14 @@ pub mod debian;
 mod image;
 mod network;
 mod place;
+mod receiver;
 
 pub use cable::{Cable, Damage};
 pub use console::Console;
 pub use image::{busybox, mirror_or_strata};
 pub use network::{OwnNetwork, TwoHosts};
 pub use place::{Done, Place};
+pub use receiver::{Receiver, free_port, row, row_if_there, shell};
 
 use std::path::Path;
 use std::process::Command;
