@@ -67,19 +67,26 @@ pub fn run(tools: &Tools, words: &[&str]) -> Result<(), String> {
         }
         // amd64 machines in a host with genuine KVM, made in software.
         ["amd64", rest @ ..] => crate::kvm_soak::soak(tools, rest),
-        // Migrations in which something goes wrong, other ones each time.
+        // Debian machines that change hosts in the middle of their work.
+        ["migrate", "services"] => command(
+            cargo(tools)
+                .args(["test", "--release", "-p", "strata", "--test", "migrate_services", "--"])
+                .args(["--ignored", "--nocapture", "--test-threads", "1"]),
+        ),
+        // Migrations in which something goes wrong, other ones each time; then those.
         ["migrate", rest @ ..] => {
             let count = rest.first().copied().unwrap_or("200");
             let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             let seed = seed.map_or(1, |d| d.as_secs()).to_string();
-            crate::run::migrate_faults(tools, &["--seed", &seed, "--count", count])
+            crate::run::migrate_faults(tools, &["--seed", &seed, "--count", count])?;
+            run(tools, &["migrate", "services"])
         }
         [] => ["differential", "translator", "debian", "suspend", "float", "kills", "amd64", "migrate"]
             .iter()
             .try_for_each(|w| run(tools, &[w])),
         _ => Err(
             "usage: cargo xtask soak [differential [INSTRUCTIONS] | translator [SEEDS] | debian | suspend | float | \
-                 kills [ROUNDS] | amd64 [debian] [startup] [io] | migrate [COUNT]]"
+                 kills [ROUNDS] | amd64 [debian] [startup] [io] | migrate [COUNT | services]]"
                 .to_owned(),
         ),
     }

@@ -6,19 +6,12 @@
 
 mod common;
 
-use common::debian::{LONG, has_an_address, log_in, pull, strata, timed};
+use common::debian::{LONG, has_an_address, log_in, power_off, pull, strata, timed};
 use common::{Console, Place};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
-
-fn power_off(mut c: Console) {
-    c.send("systemctl poweroff");
-    c.wait_long("Power down", LONG);
-    let done = c.end();
-    assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "{}", done.out);
-}
 
 #[test]
 #[ignore = "takes many minutes: cargo xtask soak debian"]

@@ -2,50 +2,12 @@
 
 mod common;
 
-use common::{Console, Done, OwnNetwork, Place, TwoHosts, until};
+use common::{Host, OwnNetwork, Place, TwoHosts, until};
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// A host with its place.
-struct Host<'a> {
-    wires: &'a TwoHosts,
-    n: usize,
-    place: Place,
-}
-
-impl Host<'_> {
-    fn command(&self, words: &str) -> Command {
-        let mut c = self.wires.on(self.n, env!("CARGO_BIN_EXE_strata"));
-        self.place.at_home(&mut c).args(words.split_whitespace());
-        c
-    }
-
-    fn strata(&self, words: &str) -> Done {
-        self.place.finish(&mut self.command(words))
-    }
-
-    fn console(&self) -> Console {
-        let mut c = Console::spawn(self.command("console web"));
-        c.send("");
-        c.wait_for("# ");
-        c
-    }
-
-    /// Has `from` send its machine here.
-    fn take(&self, from: &Host<'_>, options: &str) {
-        // One that nobody has: who had the last one may not be gone yet.
-        static PORT: AtomicU16 = AtomicU16::new(7000);
-        let address = format!("10.9.0.1{}:{}", self.n, PORT.fetch_add(1, Relaxed));
-        let mut there = Console::spawn(self.command(&format!("migrate receive --listen {address}")));
-        let token = there.wait_for("\n").trim().to_owned();
-        eprintln!("{}", from.strata(&format!("migrate web {address} --token {token} {options}")).good());
-        assert_eq!(there.end().code, Some(0));
-    }
-}
 
 /// Behind which of the hosts the wire in the middle takes the card to be.
 fn seen_at(mac: &str) -> Option<usize> {
@@ -57,13 +19,10 @@ fn seen_at(mac: &str) -> Option<usize> {
 
 #[test]
 fn connections_survive_and_the_wire_learns_at_once() {
+    // Their wire leads to no mirror.
+    let places = [Place::with_busybox(), Place::new()];
     let Some(wires) = TwoHosts::make() else { return };
-    let hosts = [Place::with_busybox(), Place::new()];
-    let mut n = 0;
-    let hosts = hosts.map(|place| {
-        n += 1;
-        Host { wires: &wires, n: n - 1, place }
-    });
+    let hosts = Host::both(&wires, places);
     hosts[0]
         .strata(&format!("run busybox --name web --memory 128M --net tap={} --detach", OwnNetwork::TAP))
         .good();
@@ -74,7 +33,7 @@ fn connections_survive_and_the_wire_learns_at_once() {
     assert_eq!(seen_at(&mac), Some(0));
     // It says nothing by itself: what the wire knows of its move it has been told.
     for (from, to) in [(0, 1), (1, 0)] {
-        hosts[to].take(&hosts[from], "");
+        eprintln!("{}", hosts[to].take(&hosts[from], ""));
         until("the wire knows where it is", || seen_at(&mac) == Some(to));
         // Nobody listens there, and it says so.
         let asked = TcpStream::connect_timeout(&"10.9.0.2:9".parse().unwrap(), common::PATIENCE);
@@ -108,7 +67,7 @@ fn connections_survive_and_the_wire_learns_at_once() {
     };
     until("numbers", || last() > 100);
     for (from, to) in [(0, 1), (1, 0)] {
-        hosts[to].take(&hosts[from], "");
+        eprintln!("{}", hosts[to].take(&hosts[from], ""));
         let now = last();
         until("more numbers", || last() > now + 100);
     }
@@ -118,6 +77,8 @@ fn connections_survive_and_the_wire_learns_at_once() {
 
 #[test]
 fn a_link_that_loses_one_frame_in_a_hundred_loses_nothing_of_the_machine() {
+    // Their wire leads to no mirror.
+    let places = [Place::with_busybox(), Place::new()];
     let Some(wires) = TwoHosts::make() else { return };
     let rules = [
         "add table inet loss",
@@ -131,15 +92,14 @@ fn a_link_that_loses_one_frame_in_a_hundred_loses_nothing_of_the_machine() {
             return;
         }
     }
-    let hosts =
-        [(0, Place::with_busybox()), (1, Place::new())].map(|(n, place)| Host { wires: &wires, n, place });
+    let hosts = Host::both(&wires, places);
     hosts[0].strata("run busybox --name web --memory 128M --net none --detach").good();
     let mut c = hosts[0].console();
     c.sh("dd if=/dev/urandom of=/tmp/ballast bs=1M count=16 2>/dev/null; md5sum < /tmp/ballast > /tmp/sum");
     c.sh("n=0; while true; do n=$((n+1)); echo $n > /tmp/count; usleep 20000; done & echo started");
     drop(c);
     for (from, to, strategy) in [(0, 1, "auto"), (1, 0, "postcopy")] {
-        hosts[to].take(&hosts[from], &format!("--verify --strategy {strategy}"));
+        eprintln!("{}", hosts[to].take(&hosts[from], &format!("--verify --strategy {strategy}")));
         let mut c = hosts[to].console();
         let count = c.sh("cat /tmp/count");
         assert_eq!(c.sh("md5sum < /tmp/ballast | cmp - /tmp/sum && echo same"), "same");

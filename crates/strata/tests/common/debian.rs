@@ -44,6 +44,53 @@ pub fn pull(place: &Place) -> String {
     panic!("no suite can be pulled; the last one: {refused}");
 }
 
+/// An image that has these packages too: made of the other one once, by apt in a machine, and kept as that is; gives its folder
+/// and its name.
+pub fn pull_with(place: &Place, packages: &str) -> (PathBuf, String) {
+    let name = format!("with-{}", packages.replace(' ', "-"));
+    let folder = home().join("images").join(&name);
+    if strata(place, &["image", "show", &name]).output().unwrap().status.success() {
+        println!("{name}: made by an earlier run");
+        return (folder, name);
+    }
+    let plain = home().join("images").join(pull(place));
+    let start = Instant::now();
+    let record = std::fs::read_to_string(plain.join("image.json")).unwrap();
+    let append = record.split("\"cmdline\": \"").nth(1).and_then(|r| r.split('"').next()).unwrap();
+    let disk = place.work().join("disk");
+    let mut copy = Command::new("cp");
+    copy.arg("--sparse=always").arg(plain.join("disk.raw")).arg(&disk);
+    place.finish(&mut copy).good();
+    let file = |name: &str| plain.join(name).to_str().unwrap().to_owned();
+    let (kernel, initrd) = (file("kernel"), file("initrd"));
+    let boot = ["--kernel", &kernel, "--initrd", &initrd, "--append", append];
+    let mut c =
+        Console::spawn(strata(place, &[&["run", "--cpus", "2", "--disk", "disk"], &boot[..]].concat()));
+    log_in(&mut c, &name, start);
+    has_an_address(&mut c);
+    timed("apt-get update", || c.sh_long("apt-get -q update", LONG));
+    let install = format!(
+        "DEBIAN_FRONTEND=noninteractive apt-get -qy -o Acquire::Retries=20 install --no-install-recommends {packages}"
+    );
+    timed("apt-get install", || c.sh_long(&install, LONG));
+    c.sh_long("apt-get clean; rm -rf /var/lib/apt/lists/*; fstrim / || true", LONG);
+    power_off(c);
+    place
+        .finish(&mut strata(place, &[&["image", "import", "disk", "--name", &name], &boot[..]].concat()))
+        .good();
+    std::fs::remove_file(disk).unwrap();
+    println!("{name}: made in {:.0?}", start.elapsed());
+    (folder, name)
+}
+
+/// Has Debian power off.
+pub fn power_off(mut c: Console) {
+    c.send("systemctl poweroff");
+    c.wait_long("Power down", LONG);
+    let done = c.end();
+    assert_eq!((done.code, done.err.as_str()), (Some(0), ""), "{}", done.out);
+}
+
 /// Logs in as root; leaves a shell whose answers can be read.
 pub fn log_in(c: &mut Console, what: &str, since: Instant) {
     c.wait_long("login:", LONG);

@@ -6,6 +6,9 @@
 //!  console   a running `strata` as a person sees it: wait for words, type lines, look at the exit code
 //!  network   a network of the test's own      debian    the Debian image of the long runs
 //!  cable     a link on which things go wrong         receiver  a host that waits for a machine
+//!  host      one of two hosts on a wire              load      who writes to a service all the time
+//!  redis     the words of Redis, and
+//!  postgres  those of PostgreSQL
 //! ```
 //! Everything is done through the binary, as a user does it.
 #![allow(dead_code, unused_imports, reason = "every test program uses a part of this")]
@@ -13,13 +16,18 @@
 mod cable;
 mod console;
 pub mod debian;
+mod host;
 mod image;
+pub mod load;
 mod network;
 mod place;
+pub mod postgres;
 mod receiver;
+pub mod redis;
 
 pub use cable::{Cable, Damage};
 pub use console::Console;
+pub use host::Host;
 pub use image::{busybox, mirror_or_strata};
 pub use network::{OwnNetwork, TwoHosts};
 pub use place::{Done, Place};

@@ -115,10 +115,15 @@ impl Place {
 
     /// A place that has the busybox image.
     pub fn with_busybox() -> Place {
+        Place::with(&busybox())
+    }
+
+    /// A place that has the image in this folder.
+    pub fn with(image: &Path) -> Place {
         let place = Place::new();
-        let (from, to) = (busybox(), place.home().join("images/busybox"));
+        let to = place.home().join("images").join(image.file_name().unwrap());
         fs::create_dir_all(&to).unwrap();
-        for file in fs::read_dir(from).unwrap() {
+        for file in fs::read_dir(image).unwrap() {
             let file = file.unwrap().path();
             fs::hard_link(&file, to.join(file.file_name().unwrap())).unwrap();
         }
