@@ -5,6 +5,9 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 
+/// What waits before a shaped link, in bytes.
+const QUEUE: u32 = 256 << 10;
+
 /// The network of this thread and of what it starts from now on. The test's end of [`OwnNetwork::TAP`] is 10.9.0.1.
 pub struct OwnNetwork {
     keeper: Child,
@@ -51,15 +54,22 @@ fn enter(keeper: &Child) -> rustix::io::Result<()> {
 
 /// `ip WORDS`, in the network of a process or in this thread's; whether it succeeded, and if not, that it is skipped.
 fn ip(at: Option<&Child>, words: &str) -> bool {
-    let mut c = match at {
+    let c = match at {
         Some(keeper) => inside(keeper, "ip"),
         None => Command::new("ip"),
     };
-    let out = c.args(words.split(' ')).output().unwrap();
-    if !out.status.success() {
-        eprintln!("SKIPPED: ip {words}: {}", String::from_utf8_lossy(&out.stderr));
+    run(c, words)
+}
+
+/// Runs a program with these words; whether it succeeded, and if not, that it is skipped.
+fn run(mut program: Command, words: &str) -> bool {
+    let done = program.args(words.split(' ')).output();
+    let good = done.as_ref().is_ok_and(|o| o.status.success());
+    if !good {
+        let why = done.map_or_else(|e| e.to_string(), |o| String::from_utf8_lossy(&o.stderr).into_owned());
+        eprintln!("SKIPPED: {program:?}: {why}");
     }
-    out.status.success()
+    good
 }
 
 /// A program in the network of a process.
@@ -116,6 +126,28 @@ impl TwoHosts {
             hosts.push(host);
         }
         Some(TwoHosts { _middle: middle, hosts })
+    }
+
+    /// Lets no more than `rate` through from host to host, with a queue before it that is no longer than a switch's: one
+    /// that holds more hides itself behind what is measured. `None`, said aloud, where the host forbids it.
+    #[must_use]
+    pub fn shaped(self, rate: &str) -> Option<TwoHosts> {
+        for (n, host) in self.hosts.iter().enumerate() {
+            // Frames as they are on a wire: what is sent as one piece of 64 KB is queued as one.
+            let whole = |device: &str| format!("-K {device} tso off gso off gro off");
+            let shape = [
+                "qdisc add dev wire root handle 1: htb default 1".to_owned(),
+                format!("class add dev wire parent 1: classid 1:1 htb rate {rate} burst 64k"),
+                format!("qdisc add dev wire parent 1:1 bfifo limit {QUEUE}"),
+            ];
+            let good = run(Command::new("ethtool"), &whole(&format!("v{n}")))
+                && run(inside(&host.keeper, "ethtool"), &whole("wire"))
+                && shape.iter().all(|w| run(inside(&host.keeper, "tc"), w));
+            if !good {
+                return None;
+            }
+        }
+        Some(self)
     }
 
     /// A program on host `n`.
