@@ -4,7 +4,7 @@
 mod common;
 
 use common::debian::{LONG, has_an_address, log_in, pull, strata, timed};
-use common::{Console, OwnNetwork, Place};
+use common::{Console, OwnNetwork, Place, Work, source};
 use std::io::Write;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -45,22 +45,10 @@ impl<'a> Machine<'a> {
 
     /// Starts `work` in the guest, and suspends the machine every few seconds until it has ended; gives how often. It must
     /// have gone well.
-    fn interrupted(&mut self, what: &str, work: &str, run: u64, away: u64) -> u32 {
-        self.console.sh("rm -f /root/code");
-        // Away from the terminal: a job in the background that wants it is stopped by its kernel.
-        let start = "setsid --fork bash -c 'work; echo $? > /root/code' < /dev/null > /root/log 2>&1";
-        self.console.sh(&format!("work() {{ {work}; }}; export -f work; {start}"));
-        let (start, mut times) = (Instant::now(), 0);
-        loop {
-            let said = self.console.sh("cat /root/code 2> /dev/null || true");
-            if said.parse::<u8>().is_ok() {
-                break;
-            }
-            // The guest's kernel speaks here too.
-            if !said.is_empty() {
-                println!("{what}: the console says {said:?}");
-            }
-            assert!(start.elapsed() < LONG, "{what} does not end: {}", self.console.sh("tail /root/log"));
+    fn interrupted(&mut self, what: &'static str, work: &str, run: u64, away: u64) -> u32 {
+        let job = Work::begin(&mut self.console, what, work);
+        let mut times = 0;
+        while !job.has_ended(&mut self.console) {
             // Often enough to hit every phase of it, and an end to it all the same.
             if times < 12 {
                 std::thread::sleep(Duration::from_secs(run));
@@ -71,9 +59,7 @@ impl<'a> Machine<'a> {
                 std::thread::sleep(Duration::from_secs(2));
             }
         }
-        println!("{what}: done after {:.0?}, suspended {times} times", start.elapsed());
-        let code = self.console.sh("cat /root/code");
-        assert_eq!(code, "0", "{what}: {}", self.console.sh("tail -n 30 /root/log"));
+        println!("{what}: done after {:.0?}, suspended {times} times", job.age());
         times
     }
 
@@ -95,9 +81,7 @@ fn a_package_is_installed_and_compiles_as_if_nothing_had_happened() {
     assert!(m.interrupted("apt-get install", install, 5, 3) > 1);
     assert_eq!(m.console.sh("dpkg --audit"), "");
 
-    let source = "for i in $(seq 1500); do echo \"double f$i(double x, int n) { double s = 0; for (int k = 0; k < n; k++) \
-                  s += x / (k + $i) + s * x; return s; }\"; done > /root/a.c";
-    m.console.sh_long(source, LONG);
+    m.console.sh_long(&source(1500), LONG);
     timed("compile", || m.console.sh_long("cd /root && gcc -O2 -c a.c -o a.o && sha256sum a.o > good", LONG));
     let again = "cd /root && rm a.o && gcc -O2 -c a.c -o a.o && sha256sum -c good";
     assert!(m.interrupted("compile", again, 4, 3) > 0);

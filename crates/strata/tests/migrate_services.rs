@@ -1,5 +1,5 @@
-//! Debian machines that change hosts again and again in the middle of their work: databases that are written to from outside.
-//! Minutes each, so `cargo xtask soak migrate services` runs them, in release, with their figures.
+//! Debian machines that change hosts again and again in the middle of their work: a database that is written to from outside,
+//! and a compiler. Minutes each, so `cargo xtask soak migrate services` runs them, in release, with their figures.
 
 mod common;
 
@@ -7,7 +7,7 @@ use common::debian::{LONG, log_in, pull_with, timed};
 use common::load::{Acknowledged, Connection, Load, Service};
 use common::postgres::Postgres;
 use common::redis::Redis;
-use common::{Console, Host, OwnNetwork, Place, TwoHosts, kill, row, until};
+use common::{Console, Host, OwnNetwork, Place, TwoHosts, Work, kill, row, source, until};
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -202,4 +202,36 @@ fn postgres_keeps_its_connections_and_every_acknowledged_write() {
         // All of its processes: one that is left would keep the next one out.
         crash: "systemctl kill -s KILL 'postgresql@*'; sleep 2; systemctl restart postgresql",
     });
+}
+
+#[test]
+#[ignore = "takes many minutes: cargo xtask soak migrate"]
+fn a_compiler_compiles_as_if_nothing_had_happened() {
+    let (image, name) = pull_with(&Place::new(), "gcc libc6-dev");
+    let Some(wires) = TwoHosts::make().and_then(|w| w.shaped(RATE)) else { return };
+    let hosts = hosts(&wires, &image);
+    let mut c = start(&hosts[0], &name);
+    address(&mut c);
+    c.sh_long(&source(700), LONG);
+    // In a shell that tells nobody about its jobs.
+    let both = "cd /root && (for n in 1 2; do gcc -O$n -c a.c -o a$n.o & done; wait)";
+    let good = format!("{both} && sha256sum a1.o a2.o > good && rm a1.o a2.o");
+    timed("compile, at rest", || c.sh_long(&good, LONG));
+    let job = Work::begin(&mut c, "compile", &format!("{both} && sha256sum -c good"));
+    let mut times = 0;
+    while !job.has_ended(&mut c) {
+        drop(c);
+        std::thread::sleep(STAY);
+        let strategy = STRATEGIES[times % STRATEGIES.len()];
+        // Where memory follows, there is no one moment to compare it at.
+        let options = if matches!(strategy, "auto" | "precopy") { "--verify" } else { "" };
+        let (from, to) = (&hosts[times % 2], &hosts[(times + 1) % 2]);
+        tell(times, strategy, &cross(from, to, strategy, options));
+        times += 1;
+        c = to.console();
+    }
+    println!("compile: done after {:.0?}, over {times} crossings", job.age());
+    assert!(times >= 7, "only {times} crossings: not each strategy was used");
+    drop(c);
+    hosts[times % 2].strata("stop web").good();
 }

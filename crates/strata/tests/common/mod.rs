@@ -7,7 +7,7 @@
 //!  network   a network of the test's own      debian    the Debian image of the long runs
 //!  cable     a link on which things go wrong         receiver  a host that waits for a machine
 //!  host      one of two hosts on a wire              load      who writes to a service all the time
-//!  redis     the words of Redis, and
+//!  redis     the words of Redis, and                 work      a job in a guest's background
 //!  postgres  those of PostgreSQL
 //! ```
 //! Everything is done through the binary, as a user does it.
@@ -24,6 +24,7 @@ mod place;
 pub mod postgres;
 mod receiver;
 pub mod redis;
+mod work;
 
 pub use cable::{Cable, Damage};
 pub use console::Console;
@@ -32,6 +33,7 @@ pub use image::{busybox, mirror_or_strata};
 pub use network::{OwnNetwork, TwoHosts};
 pub use place::{Done, Place};
 pub use receiver::{Receiver, free_port, row, row_if_there, shell};
+pub use work::{Work, source};
 
 use std::path::Path;
 use std::process::Command;
