@@ -43,6 +43,16 @@ pub enum HotPathsError {
     Damaged(&'static str),
 }
 
+/// Some of the hot paths of a vCPU.
+#[derive(Debug, Default)]
+pub struct Portion {
+    /// These.
+    pub paths: Vec<HotPath>,
+    /// Where the next portion begins; none after the last one. If the vCPU has run since, what it has found or dropped
+    /// meanwhile may be missing.
+    pub next: Option<usize>,
+}
+
 /// Which way a path took at an instruction that leaves a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {

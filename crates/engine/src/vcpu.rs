@@ -1,7 +1,7 @@
 //! One virtual processor, as the machine drives it.
 
 use crate::VcpuShared;
-use crate::hot::{HotPath, HotPaths};
+use crate::hot::{HotPath, HotPaths, Portion};
 use std::sync::Arc;
 use strata_state::Part;
 
@@ -69,7 +69,17 @@ pub trait Vcpu: Part + Send {
     fn describe_registers(&self) -> String;
     /// What another run of this guest could begin with; nothing from an engine that has no use for it.
     fn hot_paths(&self) -> Vec<HotPath> {
-        Vec::new()
+        let (mut all, mut next) = (Vec::new(), Some(0));
+        while let Some(from) = next {
+            let portion = self.hot_paths_from(from);
+            all.extend(portion.paths);
+            next = portion.next;
+        }
+        all
+    }
+    /// The same in portions, none of which takes longer than a guest may be held up: it may run between two of them.
+    fn hot_paths_from(&self, _from: usize) -> Portion {
+        Portion::default()
     }
     /// Gives it what an earlier run has found hot, in place of what it was given before: hints, of which no guest can see
     /// whether they are followed.

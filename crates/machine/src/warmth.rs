@@ -1,15 +1,20 @@
 //! Lists of hot paths: taken from the harts of a machine, and given to them.
 //!
 //! A vCPU belongs to its thread for as long as it runs. Whoever visits one closes a turnstile, kicks the vCPU and takes it
-//! when its thread comes to the turnstile: so one hart stands still for as long as it is looked at (a millisecond for some
-//! thousand paths), the others run, and nobody is passed over by a thread that takes its vCPU again at once. No guest can
-//! tell: a run that is cut is the same run.
+//! when its thread comes to the turnstile: so one hart stands still for as long as it is looked at, the others run, and
+//! nobody is passed over by a thread that takes its vCPU again at once. A visit takes half a millisecond, and whoever wants
+//! to know more comes again a little later: some thousand paths take so long that a guest's peers would notice. No guest
+//! can tell: a run that is cut is the same run.
 
 use crate::cpus::{SharedVcpu, lock};
 use crate::machine::Machine;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use strata_engine::hot::HotPaths;
 use strata_engine::{Vcpu, VcpuShared};
+
+/// From one visit to a hart to the next.
+const BETWEEN: Duration = Duration::from_millis(1);
 
 /// What is known about which code of a machine is hot.
 pub(crate) struct Warmth {
@@ -53,7 +58,18 @@ impl Warmth {
 
     /// What all harts have found hot, and what is left of what they were given.
     pub(crate) fn collect(&self) -> HotPaths {
-        let found: Vec<_> = self.harts.iter().flat_map(|h| Self::visit(h, |v| v.hot_paths())).collect();
+        let mut found = Vec::new();
+        for hart in &self.harts {
+            let mut next = Some(0);
+            while let Some(from) = next {
+                if from > 0 {
+                    std::thread::sleep(BETWEEN);
+                }
+                let portion = Self::visit(hart, |v| v.hot_paths_from(from));
+                found.extend(portion.paths);
+                next = portion.next;
+            }
+        }
         let given = taken(&self.given).clone();
         if found.is_empty() {
             // Nothing has run, or nothing of it was translated: that says nothing against what was hot before.

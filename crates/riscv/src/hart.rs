@@ -9,7 +9,7 @@ use crate::tier::Tier;
 use crate::trap::Privilege;
 use std::fmt::Write;
 use std::sync::Arc;
-use strata_engine::hot::{HotPath, HotPaths};
+use strata_engine::hot::{HotPaths, Portion};
 use strata_engine::{Bus, Clock, Counted, Entry, FirmwareCalls, Stop, Vcpu, VcpuShared};
 use strata_memory::GuestRam;
 use strata_state::{StateError, Stateful};
@@ -114,8 +114,8 @@ impl Vcpu for Hart {
     fn describe_registers(&self) -> String {
         self.core.describe()
     }
-    fn hot_paths(&self) -> Vec<HotPath> {
-        self.tier.as_ref().map_or(Vec::new(), |tier| tier.hot_paths())
+    fn hot_paths_from(&self, from: usize) -> Portion {
+        self.tier.as_ref().map_or(Portion::default(), |tier| tier.hot_paths_from(from))
     }
     fn warm(&mut self, paths: &Arc<HotPaths>) {
         // It is going to run, and somebody may be waiting for it then.

@@ -31,7 +31,7 @@ pub use crate::mmu::{
 pub use crate::trap::{Cause, Exit, Privilege};
 
 use std::sync::Arc;
-use strata_engine::hot::{HotPath, HotPaths};
+use strata_engine::hot::{HotPaths, Portion};
 
 /// How a call of [`Tier::run`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +58,9 @@ pub trait Tier: Send {
     fn interpreted(&mut self, core: &mut Core, pc: u64, insns: usize, bytes: u64);
     /// Registers or RAM were replaced: drop everything derived.
     fn forget(&mut self);
-    /// What it has found hot, for [`Tier::warm`] in another run.
-    fn hot_paths(&self) -> Vec<HotPath> {
-        Vec::new()
+    /// A portion of what it has found hot, for [`Tier::warm`] in another run.
+    fn hot_paths_from(&self, _from: usize) -> Portion {
+        Portion::default()
     }
     /// Takes a list of what was hot in another run. It outlives [`Tier::forget`].
     fn warm(&mut self, _paths: &Arc<HotPaths>) {}

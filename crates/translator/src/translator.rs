@@ -29,7 +29,7 @@ use crate::{Options, TranslatorError, floats, helpers};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
-use strata_engine::hot::{HotPath, HotPaths};
+use strata_engine::hot::{HotPaths, Portion};
 use strata_isa::ops::Width;
 use strata_memory::Drained;
 use strata_riscv::tier::{Core, DataContext, FetchPage, Privilege, Ran, Tier};
@@ -41,6 +41,8 @@ const HEAT: usize = 1 << 16;
 /// Translations of pages that are known by number before all is dropped: a guest that moves one page of code around would
 /// otherwise use as much memory as it likes. A thousand programs of a hundred pages fit.
 const MAX_IDS: usize = 1 << 17;
+/// Units that are described at once: half a millisecond's worth.
+const PORTION: usize = 256;
 /// Fuel given out at once; see the fuel trampoline.
 const SLICE: u64 = 4096;
 
@@ -66,6 +68,8 @@ pub(crate) struct Translator {
     ids: Shards<(u64, u64, u8), u32>,
     next_id: u32,
     heat: Box<[u8]>,
+    /// Instructions retired until which it is reluctant; none before its first one.
+    awaited_until: Option<u64>,
     recording: Option<Recording>,
     /// What was hot in another run.
     warm: Option<Warm>,
@@ -123,6 +127,7 @@ impl Translator {
             ids: Shards::new(),
             next_id: 1,
             heat: vec![0; HEAT].into(),
+            awaited_until: None,
             recording: None,
             warm: None,
             cold: None,
@@ -393,13 +398,17 @@ impl Tier for Translator {
 
     fn forget(&mut self) {
         self.flush();
+        self.awaited_until = None;
         if let Some(warm) = &mut self.warm {
             warm.rearm();
         }
     }
 
-    fn hot_paths(&self) -> Vec<HotPath> {
-        (0..self.cache.units.len() as u32).filter_map(|n| warm::describe(&self.cache, n)).collect()
+    fn hot_paths_from(&self, from: usize) -> Portion {
+        let all = self.cache.units.len();
+        let to = from.saturating_add(PORTION).min(all);
+        let paths = (from..to).filter_map(|n| warm::describe(&self.cache, n as u32)).collect();
+        Portion { paths, next: (to < all).then_some(to) }
     }
 
     fn warm(&mut self, paths: &Arc<HotPaths>) {

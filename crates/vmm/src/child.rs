@@ -116,6 +116,7 @@ fn take_stdin() -> Result<OwnedFd> {
     if sockopt::socket_type(stdin) != Ok(SocketType::STREAM) {
         return Err(not_for_people());
     }
+    crate::manners::tidy_at_once();
     crate::seal::apart().map_err(|e| Error::io("leave the session of its caller", e))?;
     let socket = fcntl_dupfd_cloexec(stdin, 3).map_err(|_| not_for_people())?;
     let null = File::open("/dev/null").map_err(|e| Error::io("open /dev/null", e))?;
@@ -369,7 +370,7 @@ impl Vmm {
         let moved = matches!(outcome, Outcome::Migrated { .. });
         if moved {
             // It runs elsewhere, maybe on this very host: what is to be cleared away here has no hurry.
-            let _ = rustix::process::nice(19);
+            crate::manners::give_way();
         }
         // What a thread that stands still for good holds is never given back: nobody may wait for it.
         let lost = server.lost();

@@ -32,9 +32,11 @@ pub mod exit;
 mod first_touch;
 #[doc(hidden)]
 pub mod fuzz;
+
 pub mod instances;
 pub mod launch;
 mod lost;
+mod manners;
 pub mod migrate;
 pub mod name;
 mod network;

@@ -2,8 +2,6 @@
 //!
 //! The process itself does it, right after exec, and not its launcher between fork and exec: so the launcher need not be
 //! copied for the fork, which takes longer than all the rest of it.
-//!
-//! The only unsafe code of this crate.
 
 #![allow(unsafe_code)]
 

@@ -1,4 +1,5 @@
-//! The guest: Debian's kernel and busybox with a writer in its memory, and its console.
+//! The guest: Debian's kernel and busybox with a writer in its memory, or a whole Debian with the writer on a disk; and its
+//! console.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::io::{Read, Write};
@@ -18,6 +19,8 @@ pub struct Load {
     pub set: u64,
     /// Whether it goes to another process of its host only.
     pub near: bool,
+    /// Whether it is a whole Debian with a disk, which is sent with it.
+    pub whole: bool,
 }
 
 /// What it is started from.
@@ -28,11 +31,15 @@ pub struct Guest {
     pub initrd: PathBuf,
     /// A disk to make an image of these with. The machine has none.
     pub disk: PathBuf,
+    /// The folder of an image of Debian, if there is one.
+    pub debian: Option<PathBuf>,
+    /// What writes, as a file that may be given to it as a disk.
+    pub writer: PathBuf,
 }
 
 impl Guest {
-    /// Makes it in `dir` of an image of busybox.
-    pub fn make(image: &Path, dir: &Path) -> Result<Guest> {
+    /// Makes it in `dir` of an image of busybox, and perhaps one of Debian.
+    pub fn make(image: &Path, debian: Option<&Path>, dir: &Path) -> Result<Guest> {
         let source = strata_e2e::guest::dir().join("bench/moved/writer.c");
         let program = dir.join("writer");
         let mut cc = Command::new("riscv64-linux-gnu-gcc");
@@ -43,14 +50,21 @@ impl Guest {
             std::fs::read(image.join("initrd")).context("`strata image pull busybox` makes the image")?;
         initrd.resize(initrd.len().next_multiple_of(512), 0);
         let mut more = Cpio::new();
-        more.file("writer", 0o755, &std::fs::read(program)?);
+        let bytes = std::fs::read(&program)?;
+        more.file("writer", 0o755, &bytes);
+        // A disk has whole sectors.
+        std::fs::File::options()
+            .write(true)
+            .open(&program)?
+            .set_len(bytes.len().next_multiple_of(512) as u64)?;
         initrd.extend(more.finish());
         let path = dir.join("initrd");
         std::fs::write(&path, initrd)?;
         // An image has a disk; this one has nothing on it.
         let disk = dir.join("disk");
         std::fs::File::create(&disk)?.set_len(1 << 20)?;
-        Ok(Guest { kernel: image.join("kernel"), initrd: path, disk })
+        let debian = debian.map(Path::to_path_buf);
+        Ok(Guest { kernel: image.join("kernel"), initrd: path, disk, debian, writer: program })
     }
 }
 
@@ -98,8 +112,21 @@ impl Console {
         Ok(input.write_all(format!("{line}\n").as_bytes()).and_then(|()| input.flush())?)
     }
 
-    /// The prompt is there: has the guest take its address, and write. Returns when it does.
+    /// It boots: has the guest take its address, and write. Returns when it does.
     pub fn begin(&mut self, load: &Load) -> Result<()> {
+        if load.whole {
+            self.wait("login:")?;
+            self.say("root")?;
+            self.wait("~# ")?;
+            // Until it is idle; and the address is not its network's to give.
+            self.say(
+                "systemctl is-system-running --wait; systemctl stop systemd-networkd.socket systemd-networkd.service; \
+                 ip addr flush dev eth0; cat /dev/vdb > /writer; chmod 755 /writer; echo read\"\"y",
+            )?;
+            self.wait("ready")?;
+        } else {
+            self.wait("# ")?;
+        }
         self.say("ip link set eth0 up; ip addr add 10.9.0.2/24 dev eth0; ping -c 1 -W 2 10.9.0.1 > /dev/null; echo on\"\"line")?;
         self.wait("online")?;
         self.say(&format!("/writer {} {} &", load.rate, load.set))?;

@@ -35,31 +35,49 @@ impl Stage<'_> {
             Ok(String::from_utf8_lossy(&out.stdout).into_owned())
         };
         // What the machine is started from is there already, as it is with QEMU.
-        if !self.dir.join("host1/images/moved").exists() {
+        let debian = if self.load.whole { self.guest.debian.as_deref() } else { None };
+        if let Some(folder) = debian {
+            for n in [0, 1] {
+                let images = self.dir.join(format!("host{n}/images"));
+                std::fs::create_dir_all(&images)?;
+                let link = images.join(folder.file_name().context("the image of Debian has no name")?);
+                if !link.exists() {
+                    std::os::unix::fs::symlink(folder, link)?;
+                }
+            }
+        } else if !self.dir.join("host1/images/moved").exists() {
             let mut import = strata(1, "image import --name moved");
             import.arg(&self.guest.disk);
             good(self.boots(import))?;
         }
-        let run = strata(
-            0,
-            &format!(
-                "run --name m --memory {}M --net tap={} --detach --append console=ttyS0",
-                self.memory,
-                self.way.tap(0)
-            ),
-        );
-        good(self.boots(run))?;
+        let mut run = strata(0, &format!("run --memory {}M --net tap={}", self.memory, self.way.tap(0)));
+        run.args(["--name", "m", "--detach"]);
+        let mut how = how.to_owned();
+        match debian.and_then(Path::file_name) {
+            Some(image) => {
+                run.arg(image).arg("--disk").arg(format!("{},ro", self.guest.writer.display()));
+                how.push_str(" --with-disks");
+            }
+            None => {
+                run = self.boots(run);
+                run.args(["--append", "console=ttyS0"]);
+            }
+        }
+        good(run)?;
         let end = |n| {
             let _ = strata(n, "stop --force m").output();
             let _ = strata(n, "delete m").output();
         };
         let done = (|| {
             let mut console = Console::spawn(strata(0, "console m"))?;
-            console.wait("# ")?;
             console.begin(self.load)?;
             drop(console);
             let at = format!("{}:7777", self.way.to);
-            let receive = strata(1, &format!("migrate receive --listen {at} --net tap={}", self.way.tap(1)));
+            let mut receive =
+                strata(1, &format!("migrate receive --listen {at} --net tap={}", self.way.tap(1)));
+            if self.load.whole {
+                receive.arg("--disk").arg(&self.guest.writer);
+            }
             let there = Console::spawn(receive)?;
             there.wait("\n")?;
             let token = there.text().lines().next().unwrap_or_default().to_owned();

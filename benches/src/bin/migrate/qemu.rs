@@ -30,7 +30,6 @@ impl Stage<'_> {
             Ok::<_, anyhow::Error>((Console::spawn(c)?, qmp))
         };
         let (mut console, qmp) = start(0)?;
-        console.wait("# ")?;
         console.begin(self.load)?;
         let (_there, qmp_there) = start(1)?;
         let mut monitor = Monitor::connect(&qmp)?;

@@ -19,6 +19,11 @@ use strata_riscv::tier::{Cause, Core, DataContext, FetchPage};
 /// Executions before a path of another run is looked for. The same library is hot in one of many processes and hardly runs
 /// in the next: translated when they were first met, paths cost a boot of Debian more than they gained.
 const LUKEWARM: u8 = 4;
+/// Instructions from the first one on for which little is translated: a guest that has just arrived is waited for, nearly
+/// all of its code is met for the first time, and interpreting a path some dozen times takes less than translating it.
+const AWAITED: u64 = 1 << 20;
+/// How many times as often an address is met before it counts as hot there.
+const RELUCTANCE: u8 = 8;
 
 fn data_context(n: u8) -> DataContext {
     match n {
@@ -39,6 +44,12 @@ fn fetch(core: &mut Core, va: u64) -> Option<FetchPage> {
 }
 
 impl Translator {
+    /// How often an address is met before it counts as hot, if `usual` is what it is for a guest that has run for a while.
+    fn threshold(&mut self, core: &Core, usual: u8) -> u8 {
+        let until = *self.awaited_until.get_or_insert(core.retired.wrapping_add(AWAITED));
+        if core.retired < until { usual.saturating_mul(RELUCTANCE) } else { usual }
+    }
+
     /// There is no code at `core.pc`: count, and get ready to write down what the interpreter is about to run.
     pub(super) fn prepare(&mut self, core: &mut Core, context: u8) {
         if self.ids.len() > MAX_IDS {
@@ -54,10 +65,11 @@ impl Translator {
         if self.recording.is_none() {
             let heat = &mut self.heat[heat_index(pc)];
             *heat = heat.saturating_add(1);
-            if *heat < self.hot {
+            let heat = *heat;
+            if heat < self.threshold(core, self.hot) {
                 return;
             }
-            *heat = 0;
+            self.heat[heat_index(pc)] = 0;
             self.alone = core.ram.harts() == 1;
             self.recording = Some(Recording::new(context, core.privilege, pc));
         }
@@ -94,7 +106,7 @@ impl Translator {
     /// is code now.
     pub(super) fn translate_known(&mut self, core: &mut Core, context: u8) -> bool {
         let pc = core.pc;
-        if self.heat[heat_index(pc)] < self.hot.min(LUKEWARM) {
+        if self.heat[heat_index(pc)] < self.threshold(core, self.hot.min(LUKEWARM)) {
             return false;
         }
         let (Some(warm), Some(FetchPage { page, .. })) = (&self.warm, core.fetch_page_at_hand(pc)) else {

@@ -31,6 +31,10 @@ use strata_migration::Record;
 use strata_migration::journal::{self, Journal, JournalError, Side};
 use strata_migration::wire::{Refusal, WireError};
 
+/// For how long a machine that has arrived has the processors, before anybody does what has time: the code that it meets
+/// first is cold, and its peers wait for an answer.
+pub(crate) const GUEST_FIRST: std::time::Duration = std::time::Duration::from_millis(10);
+
 pub use recover::{Outcome, Recovered, recover};
 
 /// A migration that an instance is in, as its record says it.

@@ -30,7 +30,9 @@ use crate::convert::paragraph;
 use crate::exit::{Error, Kind, Result};
 use crate::instances::saved::{read_record, write_record};
 use crate::migrate::files::{Outgoing, outgoing};
-use crate::migrate::{Departure, Figures, Moving, Step, Strategy, home_of, prune_journals, refused};
+use crate::migrate::{
+    Departure, Figures, GUEST_FIRST, Moving, Step, Strategy, home_of, prune_journals, refused,
+};
 use crate::spec::NetSpec;
 use crate::{InstanceRecord, name};
 use serde_json::json;
@@ -82,6 +84,8 @@ pub(super) fn migrate(shared: &Shared, ask: &Departure, cancelled: &AtomicBool) 
         Ok(()) => {
             shared.step(Step::Moved);
             shared.lock().migration.moved = Some(ask.address.clone());
+            // Where both hosts are one, it has the processors first.
+            std::thread::sleep(GUEST_FIRST);
             shared.stop("`strata migrate`");
         }
         Err(e) => {

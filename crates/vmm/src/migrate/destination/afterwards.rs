@@ -4,6 +4,7 @@
 use super::{AFTERWARDS, Arrived, Attempt};
 use crate::exit::{Error, Kind, Result};
 use crate::instances::saved::write_record;
+use crate::migrate::GUEST_FIRST;
 use crate::migrate::disks::Disks;
 use crate::migrate::door::{Visitor, lock};
 use crate::migrate::pulling::Pull;
@@ -24,6 +25,8 @@ impl Attempt {
         if self.side.phase == DestinationPhase::Running {
             self.record.moving = None;
         }
+        // Nobody waits for what follows, but many may for the guest.
+        std::thread::sleep(GUEST_FIRST);
         // Should that fail, the journal says the same at the next start.
         if let Err(e) = write_record(self.reserved.dir(), &self.record) {
             tracing::warn!("{e}");
