@@ -36,20 +36,24 @@ pub fn lint() -> Result<(), String> {
 
 /// Runs fault samples of migrations, from the seed on; ends with one line of counts.
 pub fn migrate_faults(tools: &Tools, rest: &[&str]) -> Result<(), String> {
-    let (mut seed, mut count) = ("1", "100");
-    let mut words = rest.iter();
-    while let Some(word) = words.next() {
-        let value = words.next().filter(|v| v.parse::<u64>().is_ok());
-        match (*word, value) {
-            ("--seed", Some(v)) => seed = v,
-            ("--count", Some(v)) => count = v,
-            _ => return Err("usage: cargo xtask migrate-faults [--seed N] [--count N]".into()),
-        }
-    }
+    const USAGE: &str = "usage: cargo xtask migrate-faults [--seed N] [--count N] [--guest kvm|riscv64]";
     let mut run = cargo(tools);
     run.args(["test", "--release", "-p", "strata", "--test", "migrate_faults", "--", "--nocapture"]);
-    run.env("STRATA_SEED", seed).env("STRATA_FAULTS", count).stdout(std::process::Stdio::piped());
-    let done = run.spawn().and_then(std::process::Child::wait_with_output);
+    run.env("STRATA_SEED", "1").env("STRATA_FAULTS", "100").env_remove("STRATA_FAULTS_GUEST");
+    let mut words = rest.iter();
+    while let Some(word) = words.next() {
+        let (Some(value), is_number) = (words.next(), |v: &str| v.parse::<u64>().is_ok()) else {
+            return Err(USAGE.into());
+        };
+        match *word {
+            "--seed" if is_number(value) => run.env("STRATA_SEED", value),
+            "--count" if is_number(value) => run.env("STRATA_FAULTS", value),
+            "--guest" if ["kvm", "riscv64"].contains(value) => run.env("STRATA_FAULTS_GUEST", value),
+            _ => return Err(USAGE.into()),
+        };
+    }
+    let done =
+        run.stdout(std::process::Stdio::piped()).spawn().and_then(std::process::Child::wait_with_output);
     let done = done.map_err(|e| format!("cannot run cargo: {e}"))?;
     let out = String::from_utf8_lossy(&done.stdout).into_owned();
     if !done.status.success() {

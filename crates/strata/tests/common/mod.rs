@@ -9,10 +9,12 @@
 //!  host      one of two hosts on a wire              load      who writes to a service all the time
 //!  redis     the words of Redis, and                 work      a job in a guest's background
 //!  postgres  those of PostgreSQL
+//!  bare      an amd64 guest that looks after itself, on KVM
 //! ```
 //! Everything is done through the binary, as a user does it.
 #![allow(dead_code, unused_imports, reason = "every test program uses a part of this")]
 
+mod bare;
 mod cable;
 mod console;
 pub mod debian;
@@ -26,6 +28,7 @@ mod receiver;
 pub mod redis;
 mod work;
 
+pub use bare::{bare_counts, start_bare};
 pub use cable::{Cable, Damage};
 pub use console::Console;
 pub use host::Host;

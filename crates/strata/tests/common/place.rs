@@ -204,7 +204,7 @@ impl Place {
 
     /// Instances that are kept, whole or in pieces.
     pub fn kept(&self) -> Vec<String> {
-        let mut names = Self::names(&self.home().join("instances"));
+        let mut names = Self::names(&self.seen(&self.home().join("instances")));
         names.retain(|n| n != ".lock");
         names
     }
