@@ -27,7 +27,7 @@ const QEMU: &str = "qemu-system-x86_64";
 
 /// The counter of this host's processors is one, and steady, which Linux believes of an AMD processor only when told: without
 /// that its KVM corrects each guest's counter whenever a vCPU is scheduled, as no host does that anybody would use.
-const APPEND: &str = "console=ttyS0 quiet panic=-1 tsc=reliable";
+pub(crate) const APPEND: &str = "console=ttyS0 quiet panic=-1 tsc=reliable";
 
 /// Modules in the order in which they are inserted.
 pub(crate) const MODULES: [&str; 4] = ["irqbypass", "ccp", "kvm", "kvm-amd"];
@@ -275,6 +275,30 @@ fn counts(line: &str) -> Option<[u32; 2]> {
     Some([passed.parse().ok()?, rest.strip_suffix(" skipped")?.parse().ok()?])
 }
 
+/// What a host that was started has said when it is off.
+pub(crate) struct Said {
+    /// Scenarios that passed, and that were skipped.
+    pub(crate) count: [u32; 2],
+    /// The number for what failed.
+    pub(crate) verdict: Option<String>,
+}
+
+impl Said {
+    /// Says how many scenarios there were; an error if not all went well.
+    pub(crate) fn judge(self, limit: Duration) -> Result<(), String> {
+        let [passed, skipped] = self.count;
+        if passed == 0 {
+            return Err("the host ended before the scenarios did".to_owned());
+        }
+        println!("kvm: {passed} scenarios passed, {skipped} skipped");
+        match self.verdict.as_deref() {
+            Some("0") => Ok(()),
+            Some(status) => Err(format!("{ENDED}{status}")),
+            None => Err(format!("the host did not end its tests within {limit:?}")),
+        }
+    }
+}
+
 /// Starts the host with more arguments, and shows what it prints, until it is off.
 pub(crate) fn run(
     tools: &Tools,
@@ -283,12 +307,25 @@ pub(crate) fn run(
     more: &[&str],
     limit: Duration,
 ) -> Result<(), String> {
+    watch(tools, kernel, initramfs, more, Instant::now() + limit, " ")?.judge(limit)
+}
+
+/// Starts the host in the folder of its initramfs, with more arguments, and shows what it prints behind a mark, until it is off.
+pub(crate) fn watch(
+    tools: &Tools,
+    kernel: &Path,
+    initramfs: &Path,
+    more: &[&str],
+    until: Instant,
+    mark: &str,
+) -> Result<Said, String> {
     // `Command` looks for a program on this process's PATH, not on the one that it is given.
     let ours = tools.bin.join(QEMU);
     let mut c = Command::new(if ours.is_file() { ours } else { QEMU.into() });
     c.args(["-accel", "tcg", "-cpu", "max,+svm,+npt", "-smp", "2", "-m", "2G"]);
     c.args(["-nographic", "-no-reboot", "-nic", "none", "-append", APPEND]);
     c.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args(more);
+    c.current_dir(initramfs.parent().unwrap_or(Path::new(".")));
     eprintln!("+ {c:?}");
     let mut host = c
         .stdin(Stdio::null())
@@ -302,14 +339,14 @@ pub(crate) fn run(
             lines.map(|l| String::from_utf8_lossy(&l).trim_end().to_owned()).try_for_each(|l| tell.send(l))
         });
     }
-    let (begun, mut verdict, mut count) = (Instant::now(), None, [0, 0]);
+    let mut said = Said { count: [0, 0], verdict: None };
     loop {
-        match hear.recv_timeout(limit.saturating_sub(begun.elapsed())) {
+        match hear.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(line) => {
-                println!("  {line}");
-                verdict = line.strip_prefix(VERDICT).map(str::to_owned).or(verdict);
+                println!("{mark} {line}");
+                said.verdict = line.strip_prefix(VERDICT).map(str::to_owned).or(said.verdict);
                 let counted = counts(&line).unwrap_or_default();
-                count.iter_mut().zip(counted).for_each(|(all, n)| *all += n);
+                said.count.iter_mut().zip(counted).for_each(|(all, n)| *all += n);
             }
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
@@ -320,14 +357,5 @@ pub(crate) fn run(
         }
     }
     let _ = host.wait();
-    let [passed, skipped] = count;
-    if passed == 0 {
-        return Err("the host ended before the scenarios did".to_owned());
-    }
-    println!("kvm: {passed} scenarios passed, {skipped} skipped");
-    match verdict.as_deref() {
-        Some("0") => Ok(()),
-        Some(status) => Err(format!("{ENDED}{status}")),
-        None => Err(format!("the host did not end its tests within {limit:?}")),
-    }
+    Ok(said)
 }

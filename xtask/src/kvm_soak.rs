@@ -8,6 +8,7 @@
 //! | debian | `strata run debian:13 --arch amd64`: a shell on two vCPUs, disk, network, reboot, power-off |
 //! | startup | `benches/src/bin/startup.rs`: a bare guest, and Linux with an initrd, beside QEMU |
 //! | io | `benches/src/bin/io`: disk and network beside QEMU, in slots and on a PCI bus |
+//! | pair | [`crate::kvm_pair`]: in two hosts of their own, a Linux that goes from one to the other and back |
 
 use crate::kvm_host::{
     MODULES, PACKAGES, guest, init, kernel, make, pack, program, put, put_modules, run, write,
@@ -36,6 +37,8 @@ const DISK_MODULES: [&str; 11] = [
     "crc32c_generic",
     "ext4",
 ];
+/// The part that has hosts of its own.
+const PAIR: &str = "pair";
 const PROGRAMS: [&str; 4] = ["strata", "instance", "startup", "io"];
 
 /// Before the parts: the host's disk, and how they are counted.
@@ -61,12 +64,21 @@ fn part(word: &str, image: &str) -> Option<String> {
     })
 }
 
-/// Builds it all and runs the parts named, or all.
+/// Runs the parts named, or all.
 pub fn soak(tools: &Tools, words: &[&str]) -> Result<(), String> {
-    let words = if words.is_empty() { &["debian", "startup", "io"][..] } else { words };
-    if let Some(word) = words.iter().find(|w| part(w, "").is_none()) {
-        return Err(format!("there is no part {word} of `soak amd64`: debian, startup, io"));
+    let words = if words.is_empty() { &["debian", "startup", "io", PAIR][..] } else { words };
+    if let Some(word) = words.iter().find(|w| **w != PAIR && part(w, "").is_none()) {
+        return Err(format!("there is no part {word} of `soak amd64`: debian, startup, io, {PAIR}"));
     }
+    let (two, one): (Vec<&str>, Vec<&str>) = words.iter().partition(|w| **w == PAIR);
+    if !one.is_empty() {
+        in_one_host(tools, &one)?;
+    }
+    if two.is_empty() { Ok(()) } else { crate::kvm_pair::soak(tools) }
+}
+
+/// Builds it all and runs the parts named.
+fn in_one_host(tools: &Tools, words: &[&str]) -> Result<(), String> {
     tools::packages(PACKAGES)?;
     tools::packages(MORE_PACKAGES)?;
     let packages = ["-p", "strata", "-p", "strata-e2e", "-p", "strata-bench"];

@@ -6,13 +6,14 @@
 //! cargo xtask lint          format, clippy and documentation, as CI wants them
 //! cargo xtask test-kvm      the tests of the KVM engine in a host with genuine KVM, made in software
 //! cargo xtask soak [WHAT]   the long runs, with their figures (see `cargo xtask soak help`)
-//! cargo xtask migrate-faults [--seed N] [--count N]   migrations in which a process dies at a random moment
+//! cargo xtask migrate-faults [--seed N] [--count N] [--guest kvm|riscv64]   migrations in which something goes wrong
 //! cargo xtask bless         rewrite the committed documents and schemas that are derived from code
 //! ```
 //! It depends on nothing but the standard library, so that it builds in a second on a fresh machine.
 #![forbid(unsafe_code)]
 
 mod kvm_host;
+mod kvm_pair;
 mod kvm_soak;
 mod run;
 mod soak;

@@ -86,7 +86,7 @@ pub fn run(tools: &Tools, words: &[&str]) -> Result<(), String> {
             .try_for_each(|w| run(tools, &[w])),
         _ => Err(
             "usage: cargo xtask soak [differential [INSTRUCTIONS] | translator [SEEDS] | debian | suspend | float | \
-                 kills [ROUNDS] | amd64 [debian] [startup] [io] | migrate [COUNT | services]]"
+                 kills [ROUNDS] | amd64 [debian] [startup] [io] [pair] | migrate [COUNT | services]]"
                 .to_owned(),
         ),
     }

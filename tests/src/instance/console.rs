@@ -79,6 +79,24 @@ impl Console {
         }
     }
 
+    /// Everything that came out so far.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&lock(&self.ear).bytes).into_owned()
+    }
+
+    /// Waits until nothing comes any more; gives all that came.
+    ///
+    /// # Errors
+    /// It does not end within `limit`.
+    pub fn rest(self, limit: Duration) -> Result<String> {
+        let end = Instant::now() + limit;
+        while !lock(&self.ear).ended {
+            ensure!(Instant::now() < end, "its output does not end:\n{}", self.text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(self.text())
+    }
+
     /// Types a line.
     ///
     /// # Errors

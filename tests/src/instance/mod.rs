@@ -5,6 +5,7 @@
 
 mod console;
 mod debian;
+pub mod pair;
 
 use anyhow::{Context, Result, ensure};
 pub use console::Console;
