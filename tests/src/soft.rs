@@ -47,13 +47,13 @@ impl Bus for BareBus {
 
 /// The tiers that tests run on, named.
 ///
-/// The translator as it is; with everything translated before it first runs; and with code that is made after one run
+/// The translator as it is, but at once; with everything translated before it first runs; and with code that is made after one run
 /// and soon evicted.
 pub const TIERS: [(&str, Tier); 4] = [
     ("interpreter", Tier::Interpreter),
-    ("translator", Tier::Translator),
-    ("translator, ahead", Tier::Tuned(TranslatorOptions { hot: 0, code_size: 32 << 20 })),
-    ("translator, crowded", Tier::Tuned(TranslatorOptions { hot: 1, code_size: 0 })),
+    ("translator", Tier::Tuned(TranslatorOptions { hot: 16, awaited: 0, code_size: 32 << 20 })),
+    ("translator, ahead", Tier::Tuned(TranslatorOptions { hot: 0, awaited: 0, code_size: 32 << 20 })),
+    ("translator, crowded", Tier::Tuned(TranslatorOptions { hot: 1, awaited: 0, code_size: 0 })),
 ];
 
 /// Runs one hart of `tier` from the start of `ram`, which lies at `base`, until it writes to the finisher.

@@ -39,7 +39,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 /// The tiers compared: the reference, and everything translated with room and, in every fourth program, without.
 fn tiers(seed: u64) -> impl Iterator<Item = (&'static str, Tier)> {
-    let crowded = Tier::Tuned(TranslatorOptions { hot: 0, code_size: 0 });
+    let crowded = Tier::Tuned(TranslatorOptions { hot: 0, awaited: 0, code_size: 0 });
     let ahead = if seed.is_multiple_of(4) { ("translator, crowded", crowded) } else { TIERS[2] };
     [TIERS[0], ahead].into_iter()
 }

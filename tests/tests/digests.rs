@@ -113,7 +113,7 @@ fn a_run_repeats_on_every_tier() -> Result<()> {
     guest::build(&["start.S", "trap.c", "steady.c"], &[&format!("-DROUNDS={rounds}")], &elf)?;
     let first = history(Tier::Interpreter, &elf, STEP)?;
     ensure!(first.moments.len() > 4 && first.output.len() > 60, "{} digests", first.moments.len());
-    let at_once = Tier::Tuned(TranslatorOptions { hot: 1, ..TranslatorOptions::default() });
+    let at_once = Tier::Tuned(TranslatorOptions { hot: 1, awaited: 0, ..TranslatorOptions::default() });
     let again = [("interpreter again", Tier::Interpreter), ("translator, at once", at_once)];
     for (name, tier) in again.into_iter().chain(soft::TIERS.into_iter().skip(1)) {
         same(&first, &history(tier, &elf, STEP)?, name)?;

@@ -50,6 +50,10 @@ pub struct Options {
     /// Executions in the interpreter before an address counts as hot. With 0 nothing waits: whatever can be translated
     /// is before it runs for the first time, block by block.
     pub hot: u8,
+    /// Instructions from the first one on for which an address has to be met eight times as often. A guest that has just
+    /// begun or arrived is waited for; nearly all of its code is met for the first time, and interpreting a path some
+    /// dozen times takes less than translating it.
+    pub awaited: u64,
     /// Host code kept, in bytes; rounded up to whole pages and to what two units may need.
     pub code_size: usize,
 }
@@ -58,7 +62,7 @@ impl Default for Options {
     /// What [`tier`] takes.
     fn default() -> Options {
         // A Debian boot makes a few MiB of code. Only what is used is ever touched.
-        Options { hot: 16, code_size: 32 << 20 }
+        Options { hot: 16, awaited: 1 << 20, code_size: 32 << 20 }
     }
 }
 

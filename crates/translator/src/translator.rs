@@ -57,6 +57,8 @@ const JUMPS: [(Word, DataContext); 3] = [
 pub(crate) struct Translator {
     /// Executions before an address is hot; with 0, blocks are translated before they run.
     hot: u8,
+    /// See [`Options::awaited`].
+    awaited: u64,
     memory: CodeMemory,
     to: Trampolines,
     /// Bytes of the shared pieces.
@@ -118,6 +120,7 @@ impl Translator {
         let shared_code = memory.used();
         Ok(Translator {
             hot: options.hot,
+            awaited: options.awaited,
             memory,
             to,
             shared_code,

@@ -15,7 +15,7 @@ const FULL: u64 = 31 << 20;
 /// As much as the boot of a distribution makes.
 const USUAL: u64 = 4 << 20;
 /// Blocks at once, before anything is hot.
-const AHEAD: Options = Options { hot: 0, code_size: 32 << 20 };
+const AHEAD: Options = Options { hot: 0, awaited: 0, code_size: 32 << 20 };
 
 /// A row: the median of some pauses, in nanoseconds, and the longest.
 fn print(what: &str, of: &str, mut ns: Vec<u64>) {

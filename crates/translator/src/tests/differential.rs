@@ -32,8 +32,11 @@ fn compare(seed: u64, floats: bool, system: bool) {
     // Often over the end of a page.
     let base = BASE + if rng.chance(50) { 0x1000 - rng.below(200) * 2 } else { 0 };
     // Each with other habits: code at once or late, much room for it or little.
-    let options =
-        Options { hot: [16, 0, 1][(seed % 3) as usize], code_size: [32 << 20, 0][(seed % 2) as usize] };
+    let options = Options {
+        hot: [16, 0, 1][(seed % 3) as usize],
+        awaited: 0,
+        code_size: [32 << 20, 0][(seed % 2) as usize],
+    };
     let mut machines = [None, Some(options)].map(|translated| {
         let mut m = Machine::new(translated, base);
         m.ram.load(base, &program::bytes(&code)).unwrap();

@@ -121,7 +121,7 @@ fn float(op: Op, rm: u8, registers: [u8; 4]) -> u32 {
 
 /// Both machines, with the same code and data; both in rounding mode `frm`.
 fn pair(code: &[u32], data: &[u64], frm: u8) -> [Machine; 2] {
-    [None, Some(Options { hot: 1, ..Options::default() })].map(|translated| {
+    [None, Some(Options { hot: 1, awaited: 0, ..Options::default() })].map(|translated| {
         let m = Machine::new(translated, BASE);
         let bytes: Vec<u8> = code.iter().flat_map(|w| w.to_le_bytes()).collect();
         m.ram.load(BASE, &bytes).unwrap();
@@ -260,8 +260,11 @@ fn program(seed: u64) {
     let fault = rng.chance(15);
     let registers = rng.next_u64();
     let words: Vec<u8> = data.iter().flat_map(|w| w.to_le_bytes()).collect();
-    let options =
-        Options { hot: [16, 0, 1][(seed % 3) as usize], code_size: [32 << 20, 0][(seed % 2) as usize] };
+    let options = Options {
+        hot: [16, 0, 1][(seed % 3) as usize],
+        awaited: 0,
+        code_size: [32 << 20, 0][(seed % 2) as usize],
+    };
     let mut machines = [None, Some(options)].map(|translated| {
         let mut m = Machine::new(translated, BASE);
         m.ram.load(BASE, &program::bytes(&code)).unwrap();

@@ -15,11 +15,11 @@ pub const NS: u64 = 100;
 /// The translator's habits: its own, all code made before it first runs, and code that is made at once and soon evicted; the
 /// last makes hardly any by itself, and is given what the others have found.
 const HABITS: [Options; 5] = [
-    Options { hot: 16, code_size: 32 << 20 },
-    Options { hot: 0, code_size: 32 << 20 },
-    Options { hot: 1, code_size: 0 },
-    Options { hot: 0, code_size: 0 },
-    Options { hot: 200, code_size: 32 << 20 },
+    Options { hot: 16, awaited: 0, code_size: 32 << 20 },
+    Options { hot: 0, awaited: 0, code_size: 32 << 20 },
+    Options { hot: 1, awaited: 0, code_size: 0 },
+    Options { hot: 0, awaited: 0, code_size: 0 },
+    Options { hot: 200, awaited: 0, code_size: 32 << 20 },
 ];
 /// Runs that are shorter find nothing worth passing on.
 const WORTHWHILE: u64 = 200;

@@ -13,7 +13,7 @@ use strata_isa::{Effect, Extensions, decode};
 use strata_state::Stateful;
 
 /// Makes no code in the few rounds of these tests but what a list names.
-const RELUCTANT: Options = Options { hot: 200, code_size: 32 << 20 };
+const RELUCTANT: Options = Options { hot: 200, awaited: 0, code_size: 32 << 20 };
 
 /// A loop of two blocks with a call in it.
 fn looping() -> Vec<u8> {
@@ -71,6 +71,37 @@ fn what_was_hot_is_translated_early() {
             assert!(paths.iter().any(|q| shape(p) == shape(q) && p.pc - base == q.pc - BASE), "{p:?}");
         }
     }
+}
+
+#[test]
+fn a_guest_that_is_waited_for_is_interpreted_longer() {
+    let eager = Options { hot: 16, ..RELUCTANT };
+    let [at_once, later] = [0, 5_000].map(|awaited| {
+        let mut m = machine(Some(Options { awaited, ..eager }), BASE, &looping());
+        // Some hundred rounds, then thousands.
+        [900, 20_000].map(|insns| {
+            m.hart.run_for(insns);
+            m.hart.hot_paths().len()
+        })
+    });
+    assert!(at_once[0] > 0 && later[0] == 0, "{at_once:?} {later:?}");
+    assert!(later[1] > 0);
+    // Anew with every state that is loaded.
+    let mut m = machine(Some(Options { awaited: 5_000, ..eager }), BASE, &looping());
+    m.hart.run_for(20_000);
+    m.hart.settle();
+    m.hart.run_for(900);
+    assert!(m.hart.hot_paths().is_empty());
+}
+
+#[test]
+fn portions_are_the_whole() {
+    let mut m = machine(Some(Options { hot: 1, ..RELUCTANT }), BASE, &looping());
+    m.hart.run_for(10_000);
+    let all = m.hart.hot_paths();
+    let last = m.hart.hot_paths_from(all.len() - 1);
+    assert!(last.paths.len() == 1 && last.paths[0] == all[all.len() - 1] && last.next.is_none());
+    assert!(m.hart.hot_paths_from(usize::MAX).paths.is_empty());
 }
 
 #[test]

@@ -19,10 +19,7 @@ use strata_riscv::tier::{Cause, Core, DataContext, FetchPage};
 /// Executions before a path of another run is looked for. The same library is hot in one of many processes and hardly runs
 /// in the next: translated when they were first met, paths cost a boot of Debian more than they gained.
 const LUKEWARM: u8 = 4;
-/// Instructions from the first one on for which little is translated: a guest that has just arrived is waited for, nearly
-/// all of its code is met for the first time, and interpreting a path some dozen times takes less than translating it.
-const AWAITED: u64 = 1 << 20;
-/// How many times as often an address is met before it counts as hot there.
+/// How many times as often an address is met before it counts as hot while the guest is waited for.
 const RELUCTANCE: u8 = 8;
 
 fn data_context(n: u8) -> DataContext {
@@ -46,7 +43,7 @@ fn fetch(core: &mut Core, va: u64) -> Option<FetchPage> {
 impl Translator {
     /// How often an address is met before it counts as hot, if `usual` is what it is for a guest that has run for a while.
     fn threshold(&mut self, core: &Core, usual: u8) -> u8 {
-        let until = *self.awaited_until.get_or_insert(core.retired.wrapping_add(AWAITED));
+        let until = *self.awaited_until.get_or_insert(core.retired.wrapping_add(self.awaited));
         if core.retired < until { usual.saturating_mul(RELUCTANCE) } else { usual }
     }
 
