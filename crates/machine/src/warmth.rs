@@ -7,14 +7,15 @@
 //! can tell: a run that is cut is the same run.
 
 use crate::cpus::{SharedVcpu, lock};
+use crate::lifecycle::Phase;
 use crate::machine::Machine;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use strata_engine::hot::HotPaths;
 use strata_engine::{Vcpu, VcpuShared};
 
-/// From one visit to a hart to the next.
-const BETWEEN: Duration = Duration::from_millis(1);
+/// From one visit to a hart that runs to the next: whoever waits for the guest, and whoever waits for the list, gets on.
+const BETWEEN: Duration = Duration::from_micros(250);
 
 /// What is known about which code of a machine is hot.
 pub(crate) struct Warmth {
@@ -56,13 +57,13 @@ impl Warmth {
         f(&mut **lock(&hart.vcpu))
     }
 
-    /// What all harts have found hot, and what is left of what they were given.
-    pub(crate) fn collect(&self) -> HotPaths {
+    /// What all harts have found hot, and what is left of what they were given. They are `running` or stand still.
+    pub(crate) fn collect(&self, running: bool) -> HotPaths {
         let mut found = Vec::new();
         for hart in &self.harts {
             let mut next = Some(0);
             while let Some(from) = next {
-                if from > 0 {
+                if running && from > 0 {
                     std::thread::sleep(BETWEEN);
                 }
                 let portion = Self::visit(hart, |v| v.hot_paths_from(from));
@@ -90,7 +91,7 @@ impl Machine {
     /// What another run of this guest, or of one like it, could begin with. In any phase: where harts run, one after the
     /// other stands still for a moment.
     pub fn hot_paths(&self) -> HotPaths {
-        self.warmth.collect()
+        self.warmth.collect(self.phase() == Phase::Running)
     }
 
     /// Gives it what an earlier run has found hot, in place of what it was given before. In any phase, and best before its
