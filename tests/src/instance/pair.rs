@@ -8,7 +8,7 @@
 //!    asks whether it has come    ── TCP ──►        looks at its console
 //!    asks it to send it back ...
 //! ```
-//! Both do the same by the same words, [`Here`] itself and [`There`] by asking; the one that leads says them.
+//! Both do the same by the same words, `Here` itself and `There` by asking; the one that leads says them.
 //!
 //! The guest's only program (`guests/linux/turns.c`) counts on the console, writes to memory and compares all of it with what
 //! it left there. What was counted on one host comes before all that is counted on the next.
