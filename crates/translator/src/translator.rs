@@ -401,7 +401,9 @@ impl Tier for Translator {
 
     fn forget(&mut self) {
         self.flush();
-        self.awaited_until = None;
+        if self.awaited_until.take().is_some() {
+            self.heat.fill(0);
+        }
         if let Some(warm) = &mut self.warm {
             warm.rearm();
         }
