@@ -41,8 +41,8 @@ const HEAT: usize = 1 << 16;
 /// Translations of pages that are known by number before all is dropped: a guest that moves one page of code around would
 /// otherwise use as much memory as it likes. A thousand programs of a hundred pages fit.
 const MAX_IDS: usize = 1 << 17;
-/// Units that are described at once: half a millisecond's worth.
-const PORTION: usize = 256;
+/// Units that are described at once: half a millisecond's worth. Tests make few, and have several portions all the same.
+const PORTION: usize = if cfg!(test) { 1 } else { 256 };
 /// Fuel given out at once; see the fuel trampoline.
 const SLICE: u64 = 4096;
 

@@ -32,7 +32,6 @@ pub mod exit;
 mod first_touch;
 #[doc(hidden)]
 pub mod fuzz;
-
 pub mod instances;
 pub mod launch;
 mod lost;

@@ -141,7 +141,7 @@ fn main() -> Result<()> {
             let how = format!("--strategy {strategy}");
             measure(format!("strata, {strategy}"), &|| stage.ours(&strata, &how))?;
         }
-        // A whole Debian boots from a disk of a format that is ours.
+        // What is asked of a whole Debian are times, and no ratio.
         for peer in peers.iter().filter(|_| !load.whole) {
             for (name, postcopy) in [("pre-copy", false), ("post-copy", true)] {
                 measure(format!("QEMU {}, {name}", peer.version), &|| stage.qemu(&peer.program, postcopy))?;

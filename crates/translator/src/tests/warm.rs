@@ -99,6 +99,8 @@ fn portions_are_the_whole() {
     let mut m = machine(Some(Options { hot: 1, ..RELUCTANT }), BASE, &looping());
     m.hart.run_for(10_000);
     let all = m.hart.hot_paths();
+    let first = m.hart.hot_paths_from(0);
+    assert!(first.next == Some(1) && first.paths[..] == all[..1] && all.len() > 1);
     let last = m.hart.hot_paths_from(all.len() - 1);
     assert!(last.paths.len() == 1 && last.paths[0] == all[all.len() - 1] && last.next.is_none());
     assert!(m.hart.hot_paths_from(usize::MAX).paths.is_empty());

@@ -27,15 +27,16 @@ use crate::instances::saved::write_record;
 use crate::{Error, InstanceRecord, Kind, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use strata_migration::Record;
 use strata_migration::journal::{self, Journal, JournalError, Side};
 use strata_migration::wire::{Refusal, WireError};
 
+pub use recover::{Outcome, Recovered, recover};
+
 /// For how long a machine that has arrived has the processors, before anybody does what has time: the code that it meets
 /// first is cold, and its peers wait for an answer.
-pub(crate) const GUEST_FIRST: std::time::Duration = std::time::Duration::from_millis(10);
-
-pub use recover::{Outcome, Recovered, recover};
+pub(crate) const GUEST_FIRST: Duration = Duration::from_millis(10);
 
 /// A migration that an instance is in, as its record says it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
