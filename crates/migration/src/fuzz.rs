@@ -119,7 +119,7 @@ pub fn to_destination(data: &[u8]) -> Heard {
 pub fn to_source(data: &[u8]) -> Source {
     let mut peer = Peer(data);
     let mut side = Source::new(1).step(Event::Freeze).0;
-    let hello = Hello { oldest: 1, newest: 3, purpose: Purpose::Control, id: [0; 16], secret: SECRET };
+    let hello = Hello { oldest: 1, newest: 4, purpose: Purpose::Control, id: [0; 16], secret: SECRET };
     if greet(&mut peer, &hello).is_err() {
         return side;
     }

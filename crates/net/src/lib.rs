@@ -13,7 +13,7 @@ pub mod tap;
 pub mod user;
 
 pub use announce::Shown;
-pub use port::Port;
+pub use port::{Left, Port};
 pub use tap::{Tap, TapError, open_tap};
 pub use user::{
     Cards, Forward, ForwardError, ForwardSyntax, OpenFlow, OpenForward, Proto, Resolvers, UserConfig,

@@ -3,9 +3,10 @@
 mod common;
 
 use common::{Host, OwnNetwork, Place, TwoHosts, until};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,63 @@ fn connections_survive_and_the_wire_learns_at_once() {
         until("more numbers", || last() > now + 100);
     }
     eprintln!("{} numbers, the longest silence {:?}", last(), heard.lock().unwrap().longest);
+    hosts[0].strata("stop web").good();
+}
+
+/// How often the kernel has sent something again on the test's connections to the machine.
+fn sent_again() -> u64 {
+    let out = Command::new("ss").args(["-Htin", "dst", "10.9.0.2"]).output().unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(text.contains("ESTAB"), "the connection is gone: {text:?}");
+    // `retrans:`, those in flight, and all; it is left out if there was none.
+    text.split_once(" retrans:").map_or(0, |(_, rest)| {
+        let all = rest.split_whitespace().next().and_then(|r| r.split_once('/')).unwrap().1;
+        all.parse().unwrap()
+    })
+}
+
+/// TCP would send again what is lost on the way, but after 200 ms: so nothing is.
+#[test]
+fn what_is_sent_to_a_machine_while_it_moves_follows_it() {
+    let places = [Place::with_busybox(), Place::new()];
+    let Some(wires) = TwoHosts::make() else { return };
+    let hosts = Host::both(&wires, places);
+    hosts[0]
+        .strata(&format!("run busybox --name web --memory 128M --net tap={} --detach", OwnNetwork::TAP))
+        .good();
+    let mut c = hosts[0].console();
+    c.sh("ip link set eth0 up; ip addr add 10.9.0.2/24 dev eth0");
+    until("a ping", || c.sh("ping -c 1 -W 1 10.9.0.1 > /dev/null && echo yes || true") == "yes");
+    c.sh("nc -l -p 9100 > /dev/null & echo begun");
+    drop(c);
+    let mut stream = None;
+    until("a connection", || {
+        stream = TcpStream::connect_timeout(&"10.9.0.2:9100".parse().unwrap(), common::PATIENCE).ok();
+        stream.is_some()
+    });
+    let mut stream = stream.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let until_then = over.clone();
+    let sender = std::thread::spawn(move || {
+        while !until_then.load(Relaxed) {
+            stream.write_all(b"something\n").unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let moves = [(0, 1, "auto"), (1, 0, "postcopy"), (0, 1, "auto"), (1, 0, "postcopy")];
+    let again = moves.map(|(from, to, strategy)| {
+        std::thread::sleep(Duration::from_millis(300));
+        let before = sent_again();
+        eprintln!("{}", hosts[to].take(&hosts[from], &format!("--strategy {strategy}")));
+        std::thread::sleep(Duration::from_millis(500));
+        sent_again() - before
+    });
+    over.store(true, Relaxed);
+    sender.join().unwrap();
+    eprintln!("sent again in each move: {again:?}");
+    // A host that is very busy lets a machine wait until TCP's patience is over, or a queue run over: not in each move.
+    assert!(again.contains(&0), "something was lost in each of the moves: {again:?}");
     hosts[0].strata("stop web").good();
 }
 

@@ -32,6 +32,7 @@ use strata_machine::{
 };
 use strata_memory::GuestRam;
 use strata_migration::wire::Guest;
+use strata_net::{Left, Port};
 use strata_snapshot::{FlowRef, Manifest, SetReader, SetWriter};
 
 /// Host code that is kept for each hart of a clone, in bytes: what a Debian boot makes.
@@ -388,11 +389,12 @@ impl MachineControl for Real {
         }
         Ok(())
     }
-    fn leave_network(&self) {
-        if let Place::Port(port) = &self.place {
-            port.leave();
-        }
+    fn leave_network(&self) -> Option<Left> {
         drop(self.claim.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.port()?.leave()
+    }
+    fn port(&self) -> Option<Port> {
+        if let Place::Port(port) = &self.place { Some(port.clone()) } else { None }
     }
     fn come_back_to_network(&self) -> Result<()> {
         if let Place::Port(port) = &self.place {
@@ -421,7 +423,7 @@ impl MachineControl for Real {
         if let Place::Port(port) = &self.place {
             port.close();
         }
-        self.leave_network();
+        drop(self.leave_network());
     }
 }
 

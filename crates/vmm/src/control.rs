@@ -9,6 +9,7 @@ use strata_engine::hot::HotPaths;
 use strata_machine::Arrivals;
 use strata_memory::GuestRam;
 use strata_migration::wire::Guest;
+use strata_net::{Left, Port};
 use strata_snapshot::{FlowRef, SetWriter};
 
 /// A machine, as it is driven from outside.
@@ -157,8 +158,15 @@ pub trait MachineControl: Send + Sync {
     fn hold_address(&self) -> Result<(), Error> {
         Ok(())
     }
-    /// Gives its place on a host's network to whoever comes. Only while it is paused.
-    fn leave_network(&self) {}
+    /// Leaves its place on a host's network. Only while it is paused. Gives what it has left, if its card was on an
+    /// interface: whoever comes has that when it is dropped.
+    fn leave_network(&self) -> Option<Left> {
+        None
+    }
+    /// Its card's port, if that is on an interface of the host.
+    fn port(&self) -> Option<Port> {
+        None
+    }
     /// Takes that again.
     ///
     /// # Errors

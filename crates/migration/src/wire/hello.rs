@@ -12,11 +12,13 @@ const MAGIC: &[u8; 8] = b"strataMG";
 /// Oldest version that this build speaks.
 pub const OLDEST: u16 = 1;
 /// Newest version that this build speaks.
-pub const NEWEST: u16 = 3;
+pub const NEWEST: u16 = 4;
 /// The first version with post-copy.
 pub const POST_COPY: u16 = 2;
 /// The first version with pages that are compressed.
 pub const PACKED: u16 = 3;
+/// The first version in which frames of the network follow the machine.
+pub const FORWARDS: u16 = 4;
 /// Most connections for pages.
 pub const MAX_STREAMS: u8 = 16;
 
@@ -33,6 +35,8 @@ pub enum Purpose {
     Pages(u8),
     /// Pages that the destination waits for, and its asking for them (version 2).
     Urgent,
+    /// Frames for the guest that come to where it was (version 4).
+    Network,
 }
 
 /// The source's greeting.
@@ -59,6 +63,7 @@ impl Hello {
             Purpose::Control => (0, 0),
             Purpose::Pages(n) => (1, n),
             Purpose::Urgent => (2, 0),
+            Purpose::Network => (3, 0),
         };
         let mut out = [0; LEN];
         out[..8].copy_from_slice(MAGIC);
@@ -82,6 +87,7 @@ impl Hello {
             (0, 0, 0, 0) => Purpose::Control,
             (1, n, 0, 0) if n < MAX_STREAMS => Purpose::Pages(n),
             (2, 0, 0, 0) => Purpose::Urgent,
+            (3, 0, 0, 0) => Purpose::Network,
             _ => return Err(WireError::Protocol("its connection is for nothing that is known")),
         };
         let (mut id, mut secret) = ([0; 16], [0; 32]);

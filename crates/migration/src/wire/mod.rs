@@ -19,7 +19,9 @@ mod packed;
 mod pages;
 
 pub use disks::{DiskOffer, DiskWay, Holder};
-pub use hello::{Hello, MAX_STREAMS, NEWEST, OLDEST, PACKED, POST_COPY, Purpose, answer, greet, hear};
+pub use hello::{
+    FORWARDS, Hello, MAX_STREAMS, NEWEST, OLDEST, PACKED, POST_COPY, Purpose, answer, greet, hear,
+};
 pub use network::Guest;
 pub use offer::{Accept, FileOffer, Offer, Processor, Refusal, Rest};
 pub use packed::{Packer, PiecePacker};
@@ -39,6 +41,8 @@ pub const MAX_PIECE: usize = 256 << 10;
 const MAX_PAGES_FRAME: usize = BATCH * 4096 + pages::MAX_RUNS * pages::RUN + 4;
 /// Most pages that are asked for at once.
 pub const MAX_WANT: usize = 512;
+/// Longest Ethernet frame, with a VLAN tag and without its check sequence, in bytes.
+const MAX_ETHERNET: usize = 1518;
 /// Words of a set of pages in one frame.
 const SET_WORDS: usize = 4096;
 
@@ -114,6 +118,8 @@ pub enum Frame<'a> {
     Want(Vec<u64>),
     /// Source: pages of a machine that may run by now; they count only where they have not come yet (version 2).
     Late(Pages<'a>),
+    /// Source, on the connection for the network: an Ethernet frame for the guest (version 4).
+    Ethernet(&'a [u8]),
     /// Who owns it. Never [`Message::Final`].
     Core(Message),
     /// The source gives up before the machine was handed over, for a reason that a person may read.
@@ -154,6 +160,7 @@ fn cap(kind: u8) -> Result<usize, WireError> {
         32 => MAX_PIECE + 10,
         33 => 18,
         34 => MAX_PIECE + 14,
+        35 => MAX_ETHERNET,
         _ => return Err(WireError::Protocol("a frame is of no known kind")),
     })
 }
@@ -226,6 +233,10 @@ pub fn send(out: &mut dyn Write, frame: &Frame<'_>) -> Result<(), WireError> {
         Frame::Late(p) => {
             p.put(&mut payload);
             if p.is_packed() { 15 } else { 13 }
+        }
+        Frame::Ethernet(bytes) => {
+            payload.extend_from_slice(bytes);
+            35
         }
         Frame::Core(m) => code(*m),
     };
@@ -372,6 +383,7 @@ fn parse(kind: u8, payload: &[u8]) -> Result<Frame<'_>, WireError> {
         }
         12 => Frame::Want(numbers(payload)?),
         13 => Frame::Late(Pages::parse(payload)?),
+        35 => Frame::Ethernet(payload),
         _ => {
             use Message::*;
             let all = [Ready, Commit, Running, Abort, Refused, Query, Unknown, ReadyPart, Enough, Gone];

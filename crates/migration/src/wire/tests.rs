@@ -207,6 +207,24 @@ fn a_stream_of_version_2_makes_a_machine_that_becomes_whole() {
     assert_eq!(to_source(&golden("v2-to-source", &to_the_source_2())).phase, crate::core::SourcePhase::Done);
 }
 
+/// What is new in version 4: a connection for the network, with frames and nothing else.
+fn to_the_destination_4() -> Vec<u8> {
+    let hello = Hello { oldest: 1, newest: 4, purpose: Purpose::Network, id: [3; 16], secret: [5; 32] };
+    let mut out = hello.bytes().to_vec();
+    let frame = [&[2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 8, 8, 0][..], &[0x45; 46]].concat();
+    send(&mut out, &Frame::Ethernet(&frame)).unwrap();
+    send(&mut out, &Frame::Ethernet(&[7; MAX_ETHERNET])).unwrap();
+    out
+}
+
+#[test]
+fn version_4_is_what_it_was() {
+    let there = to_the_destination_4();
+    assert!(golden("v4-to-destination", &there) == there, "bytes to the destination");
+    assert_eq!(to_destination(&there).frames, 2);
+    assert!(send(&mut std::io::sink(), &Frame::Ethernet(&[7; MAX_ETHERNET + 1])).is_err());
+}
+
 #[test]
 fn a_set_of_pages_stays_within_memory() {
     let set = PageSet::of(300_000, |p| p % 70_000 == 3);
@@ -288,10 +306,10 @@ fn the_greeting_finds_a_version_or_says_so() {
         (greet(&mut Two(&said), &h), there)
     };
     assert!(matches!(both(hello(1, 1), [1; 32]), (Ok(1), Ok(1))));
-    assert!(matches!(both(hello(1, 7), [1; 32]), (Ok(3), Ok(3))));
+    assert!(matches!(both(hello(1, 7), [1; 32]), (Ok(4), Ok(4))));
     assert!(matches!(both(hello(2, 2), [1; 32]), (Ok(2), Ok(2))));
     assert!(matches!(
-        both(hello(4, 7), [1; 32]),
+        both(hello(5, 7), [1; 32]),
         (Err(WireError::Version { .. }), Err(WireError::Version { .. }))
     ));
     assert!(matches!(both(hello(1, 1), [2; 32]), (Err(WireError::Token), Err(WireError::Token))));

@@ -94,6 +94,7 @@ pub(crate) fn receive(
         streams: Mutex::default(),
         closed: AtomicBool::new(false),
         pull: OnceLock::new(),
+        port: OnceLock::new(),
     });
     let (inside, visitors) = channel();
     let attending = door.clone();
@@ -372,6 +373,9 @@ impl Attempt {
         machine.notes.extend(settle_in()?);
         if let Ok(paths) = HotPaths::from_bytes(&self.hot_paths) {
             machine.machine.warm(paths);
+        }
+        if let Some(port) = machine.machine.port() {
+            let _ = self.door.port.set(port);
         }
         self.machine = Some(machine);
         Ok(())

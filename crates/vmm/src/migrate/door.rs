@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use strata_memory::GuestRam;
 use strata_migration::link::{Link, Security};
 use strata_migration::streams::{Meter, take_pages};
-use strata_migration::wire::{Purpose, WireError, answer, hear};
+use strata_migration::wire::{Frame, Purpose, WireError, answer, hear, receive};
+use strata_net::Port;
 
 /// How often those who wait look around.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
@@ -34,6 +35,8 @@ pub(super) struct Door {
     pub(super) closed: AtomicBool,
     /// Memory that follows, if it does.
     pub(super) pull: OnceLock<Arc<Pull>>,
+    /// The port of the machine's card, once there is one.
+    pub(super) port: OnceLock<Port>,
 }
 
 /// A stream's socket while it is served: others may end it, and it ends with this, so that the source hears of it.
@@ -121,10 +124,30 @@ impl Door {
                 };
                 pull.fetch(&mut link, &served.socket, &self.meter)
             }
-            Purpose::Pages(_) | Purpose::Urgent => {
-                Err(WireError::Protocol("pages came of another migration"))
+            Purpose::Network if known == Some(hello.id) => self.take_frames(&mut link),
+            Purpose::Pages(_) | Purpose::Urgent | Purpose::Network => {
+                Err(WireError::Protocol("a connection came of another migration"))
             }
         }
+    }
+
+    /// Frames that came to where the machine's card was, until its source ends that.
+    fn take_frames(&self, link: &mut Link) -> Result<(), WireError> {
+        let mut buf = Vec::new();
+        while !self.closed.load(SeqCst) {
+            match receive(link, &mut buf) {
+                Ok(Frame::Ethernet(frame)) => match self.port.get() {
+                    Some(port) => port.follow(frame),
+                    None => return Err(WireError::Protocol("frames came before there was a card for them")),
+                },
+                Ok(_) => return Err(WireError::Protocol("the source sends pages where frames belong")),
+                // None may come for as long as memory is copied.
+                Err(e) if e.is_quiet() => {}
+                Err(WireError::Io(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => break,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
     }
 
     /// No more pages come.
@@ -172,6 +195,7 @@ mod tests {
             streams: Mutex::default(),
             closed: AtomicBool::new(false),
             pull: OnceLock::new(),
+            port: OnceLock::new(),
         });
         let (inside, _visitors) = channel();
         let attending = door.clone();

@@ -13,6 +13,7 @@
 
 mod actions;
 mod asked;
+mod behind;
 mod brake;
 mod copying;
 mod disks;
@@ -23,6 +24,7 @@ pub(super) use asked::{Migration, cancel, status};
 pub(super) use serving::{gone, recover};
 
 use self::asked::movable;
+use self::behind::Behind;
 use self::brake::Brake;
 use self::disks::Leaving;
 use super::Shared;
@@ -49,8 +51,8 @@ use strata_migration::rounds::{Follow, Rounds};
 use strata_migration::streams::{Meter, Streams};
 use strata_migration::token::Token;
 use strata_migration::wire::{
-    Accept, Frame, Hello, Holder, MAX_STREAMS, NEWEST, OLDEST, Offer, PACKED, POST_COPY, Purpose, greet,
-    receive, send,
+    Accept, FORWARDS, Frame, Hello, Holder, MAX_STREAMS, NEWEST, OLDEST, Offer, PACKED, POST_COPY, Purpose,
+    greet, receive, send,
 };
 use strata_snapshot::MachineRef;
 
@@ -80,12 +82,13 @@ pub(super) fn migrate(shared: &Shared, ask: &Departure, cancelled: &AtomicBool) 
     log.ends &= done.is_err() || ask.dry_run;
     drop(log);
     match done {
-        Ok(()) if ask.dry_run => shared.step(Step::Stayed),
-        Ok(()) => {
+        Ok(_) if ask.dry_run => shared.step(Step::Stayed),
+        Ok(behind) => {
             shared.step(Step::Moved);
             shared.lock().migration.moved = Some(ask.address.clone());
             // Where both hosts are one, it has the processors first.
             std::thread::sleep(GUEST_FIRST);
+            drop(behind);
             shared.stop("`strata migrate`");
         }
         Err(e) => {
@@ -157,8 +160,10 @@ struct Attempt<'a> {
     next_holder: Option<Holder>,
     /// Bytes of disks that the link took in a second.
     disk_rate: f64,
-    /// Whether its place on the network was left.
+    /// Whether its place on the network was left, what frames that come there are sent after it by, and who does.
     left: bool,
+    network: Option<Link>,
+    behind: Option<Behind>,
 }
 
 impl<'a> Attempt<'a> {
@@ -216,6 +221,8 @@ impl<'a> Attempt<'a> {
             next_holder: None,
             disk_rate: 0.0,
             left: false,
+            network: None,
+            behind: None,
         })
     }
 
@@ -243,14 +250,15 @@ impl<'a> Attempt<'a> {
         if self.stop_asked() { Err(cancelled()) } else { Ok(()) }
     }
 
-    fn run(mut self) -> Result<()> {
+    /// Gives who still looks after its place on the network, if anybody does.
+    fn run(mut self) -> Result<Option<Behind>> {
         self.compare()?;
         if self.ask.dry_run {
-            return self.forecast();
+            return self.forecast().map(|()| None);
         }
         let sent = self.reserve().and_then(|()| self.copy()).and_then(|()| self.hand_over());
         match sent {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(self.behind.take()),
             Err(e) => Err(self.stay(e)),
         }
     }
@@ -370,6 +378,9 @@ impl<'a> Attempt<'a> {
         let streams = self.ask.streams.clamp(1, MAX_STREAMS);
         let links: Result<Vec<Link>> = (0..streams).map(|n| self.connect(Purpose::Pages(n))).collect();
         self.streams = Some(Streams::new(links?, self.version >= PACKED));
+        if self.version >= FORWARDS && self.shared.machine.port().is_some() {
+            self.network = Some(self.connect(Purpose::Network)?);
+        }
         if self.ask.throttle {
             self.rounds.let_slow();
         }

@@ -4,7 +4,7 @@
 //! one is made while the machine stands. A disk that is shared stays open here until the hand-over is decided; then it is
 //! made durable, its record names the next owner at the next epoch, and its lock is free, before the destination hears of it.
 
-use super::{AGAIN, Attempt};
+use super::{AGAIN, Attempt, Behind};
 use crate::InstanceRecord;
 use crate::disks::{Due, SharedDisk, open_options};
 use crate::exit::{Error, Kind, Result};
@@ -268,7 +268,7 @@ impl Attempt<'_> {
                 tracing::warn!("{why}");
             }
         }
-        self.shared.machine.leave_network();
+        self.behind = Behind::begin(self.shared.machine.leave_network(), self.network.take());
         self.left = true;
     }
 
@@ -292,6 +292,7 @@ impl Attempt<'_> {
             }
             disk.handed = false;
         }
+        self.behind = None;
         while let Err(e) = if self.left { self.shared.machine.come_back_to_network() } else { Ok(()) } {
             tracing::error!("{e}; the machine stands still until that works");
             std::thread::sleep(AGAIN * 5);
