@@ -10,9 +10,7 @@
 //! does not know there it gives to init as a variable. Each end of the link is a socket in a folder: nobody else is on it, and
 //! neither host has to be there first.
 
-use crate::kvm_host::{
-    APPEND, MODULES, PACKAGES, init, kernel, make, pack, program, put, put_modules, watch,
-};
+use crate::kvm_host::{APPEND, Host, MODULES, PACKAGES, host, init, make, pack, program, put, watch};
 use crate::run::{cargo, command};
 use crate::tools::{self, Tools, target};
 use std::fs;
@@ -57,34 +55,25 @@ pub fn soak(tools: &Tools) -> Result<(), String> {
     tools::packages(MORE_PACKAGES)?;
     command(cargo(tools).args(["build", "--release", "--bins", "-p", "strata", "-p", "strata-e2e"]))?;
     let dir = target().join("tools/kvm-pair");
-    let host_kernel = kernel(&target().join("tools/kvm-host"))?;
-    let modules = target().join("tools/kvm-host/kernel/lib/modules");
-    let root = dir.join("root");
-    let _ = fs::remove_dir_all(&root);
-    for d in ["bin", "dev", "etc", "guest", "modules", "proc", "sys", "tmp", "www"] {
-        make(&root.join(d))?;
-    }
-    put(Path::new("/bin/busybox"), &root.join("bin/busybox"))?;
-    put_modules(&modules, &[&LINK_MODULES[..], &MODULES[..]].concat(), &root)?;
+    let Host { root, kernel, .. } = host(&dir, &[&LINK_MODULES[..], &MODULES[..]].concat())?;
     for name in ["strata", "instance"] {
         program(&target().join("release").join(name), name, &root)?;
     }
-    put(&host_kernel, &root.join("guest/vmlinuz"))?;
     guest(&dir.join("guest"), &root.join("guest/initrd.gz"))?;
     let archive = dir.join("initramfs.gz");
     pack(&root, &init(SIDES), &archive)?;
     let (begun, until) = (Instant::now(), Instant::now() + LIMIT);
-    let host = |side: u32| {
+    let side = |side: u32| {
         let other = 3 - side;
         let link = format!(
             "dgram,id=link,local.type=unix,local.path={side}.socket,remote.type=unix,remote.path={other}.socket"
         );
         let append = format!("{APPEND} side={side}");
         let more = ["-append", &append, "-netdev", &link, "-device", "virtio-net-pci,netdev=link,romfile="];
-        watch(tools, &host_kernel, &archive, &more, until, &format!("{side}"))
+        watch(tools, &kernel, &archive, &more, until, &format!("{side}"))
     };
     let [first, second] = std::thread::scope(|s| {
-        let both = [1, 2].map(|side| s.spawn(move || host(side)));
+        let both = [1, 2].map(|n| s.spawn(move || side(n)));
         both.map(|h| h.join().unwrap_or_else(|_| Err("a thread that watched a host has ended".to_owned())))
     });
     let (mut said, follows) = (first?, second?);

@@ -10,9 +10,7 @@
 //! | io | `benches/src/bin/io`: disk and network beside QEMU, in slots and on a PCI bus |
 //! | pair | [`crate::kvm_pair`]: in two hosts of their own, a Linux that goes from one to the other and back |
 
-use crate::kvm_host::{
-    MODULES, PACKAGES, guest, init, kernel, make, pack, program, put, put_modules, run, write,
-};
+use crate::kvm_host::{Host, MODULES, PACKAGES, guest, host, init, pack, program, run, write};
 use crate::run::{cargo, command};
 use crate::tools::{self, Tools, target};
 use std::fs;
@@ -58,7 +56,7 @@ fn part(word: &str, image: &str) -> Option<String> {
              counts startup --strata /bin/strata --qemu /data/qemu.sh {linux}\n"
         ),
         "io" => "counts io --arch amd64 --strata /bin/strata --qemu /data/qemu.sh --kernel /guest/vmlinuz \
-                 --initrd /guest/initrd.gz --program /guest/io --scratch /tmp\n"
+                 --initrd /guest/initrd.gz --program /guest/io --scratch /tmp --part 4\n"
             .to_owned(),
         _ => return None,
     })
@@ -86,30 +84,19 @@ fn in_one_host(tools: &Tools, words: &[&str]) -> Result<(), String> {
     let dir = target().join("tools/kvm-soak");
     let data = dir.join("data");
     let image = pull(&data.join("strata"))?;
-    let host_kernel = kernel(&target().join("tools/kvm-host"))?;
-    let root = dir.join("root");
-    let _ = fs::remove_dir_all(&root);
-    for d in ["bin", "data", "dev", "etc", "guest", "modules", "proc", "sys", "tmp", "www"] {
-        make(&root.join(d))?;
-    }
-    put(Path::new("/bin/busybox"), &root.join("bin/busybox"))?;
-    let modules = target().join("tools/kvm-host/kernel/lib/modules");
-    put_modules(&modules, &[&DISK_MODULES[..], &MODULES[..]].concat(), &root)?;
+    let Host { root, kernel, modules } = host(&dir, &[&DISK_MODULES[..], &MODULES[..]].concat())?;
     for name in PROGRAMS {
         program(&target().join("release").join(name), name, &root)?;
     }
-    put(&host_kernel, &root.join("guest/vmlinuz"))?;
     guest(&dir.join("guest"), &modules, &root.join("guest/initrd.gz"))?;
     guests(&root.join("guest"))?;
-    write(&root.join("www/hello"), "hello from the host\n")?;
-    write(&root.join("etc/passwd"), "root:x:0:0:root:/tmp:/bin/sh\n")?;
     let parts: String = words.iter().filter_map(|w| part(w, &image)).collect();
     let archive = dir.join("initramfs.gz");
     pack(&root, &init(&format!("{PREPARE}{parts}")), &archive)?;
     let disk = disk(tools, &dir, &data)?;
     // What is written to it is thrown away.
     let drive = format!("file={},format=raw,if=virtio,snapshot=on", disk.display());
-    run(tools, &host_kernel, &archive, &["-m", "3G", "-drive", &drive], LIMIT)
+    run(tools, &kernel, &archive, &["-m", "3G", "-drive", &drive], LIMIT)
 }
 
 /// Pulls the first suite that verifies into a store; gives the image's name without its architecture.
