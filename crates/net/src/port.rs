@@ -67,21 +67,24 @@ pub struct Left {
 
 impl Left {
     /// The next frame for the card alone, or `None` for now. `buf` holds at least [`MAX_FRAME`] bytes; gives the length.
-    /// What is for everybody reaches the card where it is now.
+    /// What is for everybody is passed over, some of it at a time: it comes to every place where the card may be.
     pub fn recv(&mut self, buf: &mut [u8]) -> Option<usize> {
-        loop {
+        for _ in 0..FOLLOWED {
             let n = self.tap.recv(buf)?;
             if buf.get(..n).is_some_and(|frame| frame.starts_with(&self.mac)) {
                 return Some(n);
             }
         }
+        None
     }
 
     /// Waits until a frame has come, for so long.
     pub fn wait(&self, limit: Duration) {
         let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
         let mut fds = [PollFd::from_borrowed_fd(self.tap.poll_fd(), PollFlags::IN)];
-        if poll(&mut fds, Some(&limit)).is_err() {
+        // An interface that was removed is never quiet.
+        if poll(&mut fds, Some(&limit)).is_err() || fds.iter().any(|fd| fd.revents().contains(PollFlags::ERR))
+        {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -139,7 +142,7 @@ impl Port {
         }
     }
 
-    /// Closes the interface for good: when this returns, another process may open it.
+    /// Closes the interface for good: when this returns, another process may open it, unless somebody has [`Left`] of it.
     pub fn close(&self) {
         drop(self.lock().tap.take());
     }

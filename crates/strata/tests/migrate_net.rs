@@ -117,19 +117,25 @@ fn what_is_sent_to_a_machine_while_it_moves_follows_it() {
             std::thread::sleep(Duration::from_millis(1));
         }
     });
-    let moves = [(0, 1, "auto"), (1, 0, "postcopy"), (0, 1, "auto"), (1, 0, "postcopy")];
-    let again = moves.map(|(from, to, strategy)| {
-        std::thread::sleep(Duration::from_millis(300));
-        let before = sent_again();
-        eprintln!("{}", hosts[to].take(&hosts[from], &format!("--strategy {strategy}")));
-        std::thread::sleep(Duration::from_millis(500));
-        sent_again() - before
-    });
+    // A host that is very busy lets a machine wait until TCP's patience is over, or a queue run over: not again and again.
+    let mut whole = [false; 2];
+    for turn in 0..5 {
+        for (n, strategy) in ["auto", "postcopy"].into_iter().enumerate() {
+            std::thread::sleep(Duration::from_millis(300));
+            let before = sent_again();
+            eprintln!("{}", hosts[1 - n].take(&hosts[n], &format!("--strategy {strategy}")));
+            std::thread::sleep(Duration::from_millis(500));
+            let again = sent_again() - before;
+            eprintln!("sent again in move {turn} by {strategy}: {again}");
+            whole[n] |= again == 0;
+        }
+        if whole == [true; 2] {
+            break;
+        }
+    }
     over.store(true, Relaxed);
     sender.join().unwrap();
-    eprintln!("sent again in each move: {again:?}");
-    // A host that is very busy lets a machine wait until TCP's patience is over, or a queue run over: not in each move.
-    assert!(again.contains(&0), "something was lost in each of the moves: {again:?}");
+    assert_eq!(whole, [true; 2], "something was lost in each of the moves by auto, or by postcopy");
     hosts[0].strata("stop web").good();
 }
 

@@ -41,6 +41,8 @@ pub const MAX_PIECE: usize = 256 << 10;
 const MAX_PAGES_FRAME: usize = BATCH * 4096 + pages::MAX_RUNS * pages::RUN + 4;
 /// Most pages that are asked for at once.
 pub const MAX_WANT: usize = 512;
+/// Most Ethernet frames that follow a machine.
+pub const MAX_FOLLOWING: usize = 2000;
 /// Longest Ethernet frame, with a VLAN tag and without its check sequence, in bytes.
 const MAX_ETHERNET: usize = 1518;
 /// Words of a set of pages in one frame.

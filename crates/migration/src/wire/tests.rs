@@ -121,6 +121,22 @@ fn to_the_source() -> Vec<u8> {
     out
 }
 
+/// The last word on a machine of which `absent` pages have not come.
+fn rest_without(absent: u64, pages: [u64; 3]) -> Rest {
+    Rest {
+        state: 0,
+        pages,
+        flows: vec![],
+        files: vec![],
+        disks: vec![],
+        guest: Guest::default(),
+        stood: 1,
+        memory: None,
+        hot_paths: 0,
+        absent,
+    }
+}
+
 /// What is new in version 2: the machine comes without pages 0 to 3, and is sent those when it runs.
 fn to_the_destination_2() -> Vec<u8> {
     let hello = Hello { oldest: 1, newest: 2, purpose: Purpose::Urgent, id: [3; 16], secret: [5; 32] };
@@ -129,18 +145,7 @@ fn to_the_destination_2() -> Vec<u8> {
     let (mut first, mut late) = (PagesWriter::default(), PagesWriter::distinct());
     assert!((4..8).all(|page| !first.add(&ram, page).unwrap()));
     assert!((0..4).all(|page| !late.add(&ram, page).unwrap()));
-    let rest = Rest {
-        state: 0,
-        pages: first.batch().unwrap().counts(),
-        flows: vec![],
-        files: vec![],
-        disks: vec![],
-        guest: Guest::default(),
-        stood: 1,
-        memory: None,
-        hot_paths: 0,
-        absent: 4,
-    };
+    let rest = rest_without(4, first.batch().unwrap().counts());
     send(&mut out, &Frame::Pages(first.batch().unwrap())).unwrap();
     send_set(&mut out, &left_out, false).unwrap();
     for frame in [

@@ -41,6 +41,7 @@ use strata_migration::link::{Link, Security, token};
 use strata_migration::streams::Meter;
 use strata_migration::wire::{Frame, Offer, Rest, receive as receive_frame, send, take_set};
 use strata_migration::{Action, Destination, DestinationPhase, Event, Message, Record};
+use strata_net::Port;
 
 /// Largest state that is taken, in bytes.
 const MAX_STATE: usize = 64 << 20;
@@ -95,6 +96,7 @@ pub(crate) fn receive(
         closed: AtomicBool::new(false),
         pull: OnceLock::new(),
         port: OnceLock::new(),
+        network: AtomicBool::new(false),
     });
     let (inside, visitors) = channel();
     let attending = door.clone();
@@ -218,6 +220,8 @@ impl Attempt {
         let over = ready.and_then(|()| self.until_known(&visitors));
         if over.is_err() && self.side.phase == DestinationPhase::Refused {
             drop(self.machine.take());
+            // It is known here too, and would be held until this process has gone.
+            self.door.port.get().into_iter().flatten().for_each(Port::close);
             drop(self.disks.take());
             // What cannot be removed says that it was refused.
             let _ = remove_ended(self.reserved.dir());
@@ -374,9 +378,7 @@ impl Attempt {
         if let Ok(paths) = HotPaths::from_bytes(&self.hot_paths) {
             machine.machine.warm(paths);
         }
-        if let Some(port) = machine.machine.port() {
-            let _ = self.door.port.set(port);
-        }
+        let _ = self.door.port.set(machine.machine.port());
         self.machine = Some(machine);
         Ok(())
     }

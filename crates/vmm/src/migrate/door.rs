@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use strata_memory::GuestRam;
 use strata_migration::link::{Link, Security};
 use strata_migration::streams::{Meter, take_pages};
-use strata_migration::wire::{Frame, Purpose, WireError, answer, hear, receive};
+use strata_migration::wire::{Frame, MAX_FOLLOWING, Purpose, WireError, answer, hear, receive};
 use strata_net::Port;
 
 /// How often those who wait look around.
@@ -35,8 +35,10 @@ pub(super) struct Door {
     pub(super) closed: AtomicBool,
     /// Memory that follows, if it does.
     pub(super) pull: OnceLock<Arc<Pull>>,
-    /// The port of the machine's card, once there is one.
-    pub(super) port: OnceLock<Port>,
+    /// The port of the machine's card, once there is a machine; a card may be on no interface of the host.
+    pub(super) port: OnceLock<Option<Port>>,
+    /// Whether the connection for the network has come.
+    pub(super) network: AtomicBool,
 }
 
 /// A stream's socket while it is served: others may end it, and it ends with this, so that the source hears of it.
@@ -124,21 +126,31 @@ impl Door {
                 };
                 pull.fetch(&mut link, &served.socket, &self.meter)
             }
-            Purpose::Network if known == Some(hello.id) => self.take_frames(&mut link),
+            Purpose::Network if known == Some(hello.id) && !self.network.swap(true, SeqCst) => {
+                self.take_frames(&mut link)
+            }
             Purpose::Pages(_) | Purpose::Urgent | Purpose::Network => {
-                Err(WireError::Protocol("a connection came of another migration"))
+                Err(WireError::Protocol("a connection came of another migration, or once more"))
             }
         }
     }
 
     /// Frames that came to where the machine's card was, until its source ends that.
     fn take_frames(&self, link: &mut Link) -> Result<(), WireError> {
-        let mut buf = Vec::new();
+        let (mut buf, mut came) = (Vec::new(), 0);
         while !self.closed.load(SeqCst) {
             match receive(link, &mut buf) {
+                Ok(Frame::Ethernet(_)) if came == MAX_FOLLOWING => {
+                    return Err(WireError::Protocol("more frames came than may follow a machine"));
+                }
                 Ok(Frame::Ethernet(frame)) => match self.port.get() {
-                    Some(port) => port.follow(frame),
-                    None => return Err(WireError::Protocol("frames came before there was a card for them")),
+                    Some(port) => {
+                        came += 1;
+                        port.iter().for_each(|p| p.follow(frame));
+                    }
+                    None => {
+                        return Err(WireError::Protocol("frames came before there was a machine for them"));
+                    }
                 },
                 Ok(_) => return Err(WireError::Protocol("the source sends pages where frames belong")),
                 // None may come for as long as memory is copied.
@@ -196,6 +208,7 @@ mod tests {
             closed: AtomicBool::new(false),
             pull: OnceLock::new(),
             port: OnceLock::new(),
+            network: AtomicBool::new(false),
         });
         let (inside, _visitors) = channel();
         let attending = door.clone();

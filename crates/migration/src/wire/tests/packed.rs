@@ -11,18 +11,7 @@ pub(super) fn to_the_destination_3() -> Vec<u8> {
     let (mut first, mut late) = (PagesWriter::default(), PagesWriter::distinct());
     assert!((2..8).all(|page| !first.add(&ram, page).unwrap()));
     assert!((0..2).all(|page| !late.add(&ram, page).unwrap()));
-    let rest = Rest {
-        state: 0,
-        pages: first.batch().unwrap().counts(),
-        flows: vec![],
-        files: vec![],
-        disks: vec![],
-        guest: Guest::default(),
-        stood: 1,
-        memory: None,
-        hot_paths: 0,
-        absent: 2,
-    };
+    let rest = rest_without(2, first.batch().unwrap().counts());
     let block = one_byte(0xa5);
     let blocks = [&(block.len() as u16).to_le_bytes()[..], &block].concat();
     send(&mut out, &Frame::FilePacked(0, 4096, 4096, &one_byte(7))).unwrap();

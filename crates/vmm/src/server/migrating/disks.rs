@@ -275,6 +275,7 @@ impl Attempt<'_> {
     /// It is ours again: disks that were handed over are opened at a higher epoch than the destination's, however long that
     /// takes.
     pub(super) fn take_back(&mut self) {
+        self.behind = None;
         for disk in self.disks.iter_mut().filter(|d| d.handed) {
             let epoch = disk.holder.as_ref().map(|h| h.epoch.saturating_add(2));
             let options = || OpenOptions { epoch, ..open_options(&disk.spec, &self.shared.spec.name) };
@@ -292,7 +293,6 @@ impl Attempt<'_> {
             }
             disk.handed = false;
         }
-        self.behind = None;
         while let Err(e) = if self.left { self.shared.machine.come_back_to_network() } else { Ok(()) } {
             tracing::error!("{e}; the machine stands still until that works");
             std::thread::sleep(AGAIN * 5);
