@@ -192,16 +192,16 @@ mod tests {
     use strata_memory::PAGE;
     use strata_migration::wire::{Frame, Hello, NEWEST, OLDEST, greet, send};
 
-    #[test]
-    fn a_stream_that_fails_ends_for_its_source_too_and_leaves_nothing() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let (id, secret) = ([3; 16], [4; 32]);
+    const ID: [u8; 16] = [3; 16];
+    const SECRET: [u8; 32] = [4; 32];
+
+    /// A door that lets a migration in until it is closed.
+    fn open() -> (Arc<Door>, std::thread::JoinHandle<()>) {
         let door = Arc::new(Door {
-            listener,
+            listener: TcpListener::bind("127.0.0.1:0").unwrap(),
             security: Security::Plain,
-            secret,
-            id: Mutex::new(Some(id)),
+            secret: SECRET,
+            id: Mutex::new(Some(ID)),
             ram: Mutex::new(Some(GuestRam::single(0x8000_0000, 16 * PAGE).unwrap())),
             meter: Meter::default(),
             streams: Mutex::default(),
@@ -210,27 +210,57 @@ mod tests {
             port: OnceLock::new(),
             network: AtomicBool::new(false),
         });
-        let (inside, _visitors) = channel();
         let attending = door.clone();
-        let attending = std::thread::spawn(move || attending.attend(&inside));
+        let attending = std::thread::spawn(move || attending.attend(&channel().0));
+        (door, attending)
+    }
+
+    fn connect(door: &Door, purpose: Purpose, id: [u8; 16]) -> Link {
+        let address = door.listener.local_addr().unwrap().to_string();
+        let mut link = Link::connect(&address, &Security::Plain).unwrap();
+        link.patience(Some(Duration::from_secs(10))).unwrap();
+        greet(&mut link, &Hello { oldest: OLDEST, newest: NEWEST, purpose, id, secret: SECRET }).unwrap();
+        link
+    }
+
+    /// Whether the door has ended a connection, on which it never says anything.
+    fn is_ended(link: &mut Link) -> bool {
+        let heard = link.read(&mut [0; 8]);
+        !matches!(&heard, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    #[test]
+    fn a_stream_that_fails_ends_for_its_source_too_and_leaves_nothing() {
+        let (door, attending) = open();
         for n in 0..3 {
-            let mut link = Link::connect(&address, &Security::Plain).unwrap();
-            link.patience(Some(Duration::from_secs(10))).unwrap();
-            let hello = Hello { oldest: OLDEST, newest: NEWEST, purpose: Purpose::Pages(n), id, secret };
-            greet(&mut link, &hello).unwrap();
+            let mut link = connect(&door, Purpose::Pages(n), ID);
             // No stream carries that.
             send(&mut link, &Frame::Why("nonsense".into())).unwrap();
-            let heard = link.read(&mut [0; 8]);
-            assert!(
-                !matches!(&heard, Err(e) if e.kind() == std::io::ErrorKind::WouldBlock),
-                "it is kept open"
-            );
+            assert!(is_ended(&mut link), "it is kept open");
             let begun = Instant::now();
             while !lock(&door.streams).is_empty() {
                 assert!(begun.elapsed() < Duration::from_secs(10), "a descriptor is kept");
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
+        door.closed.store(true, SeqCst);
+        attending.join().unwrap();
+    }
+
+    #[test]
+    fn a_migration_has_one_connection_for_the_network_with_frames_and_nothing_else() {
+        let (door, attending) = open();
+        assert!(is_ended(&mut connect(&door, Purpose::Network, [9; 16])), "it is of another migration");
+        let mut link = connect(&door, Purpose::Network, ID);
+        // Its card is on no interface of this host.
+        assert!(door.port.set(None).is_ok());
+        send(&mut link, &Frame::Ethernet(&[7; 60])).unwrap();
+        assert!(is_ended(&mut connect(&door, Purpose::Network, ID)), "there is one already");
+        link.patience(Some(Duration::from_millis(100))).unwrap();
+        assert!(!is_ended(&mut link));
+        link.patience(Some(Duration::from_secs(10))).unwrap();
+        send(&mut link, &Frame::Round(1)).unwrap();
+        assert!(is_ended(&mut link), "that is no frame for a card");
         door.closed.store(true, SeqCst);
         attending.join().unwrap();
     }
