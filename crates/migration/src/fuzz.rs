@@ -1,7 +1,9 @@
 //! Fuzz targets: plain functions over bytes, for any fuzzer and for the tests. One for each direction.
 
 use crate::core::{Destination, DestinationPhase, Event, Message, Source};
-use crate::wire::{Frame, Hello, Purpose, Rest, answer, greet, hear, receive, send, take_set};
+use crate::wire::{
+    Frame, Hello, NEWEST, OLDEST, Purpose, Rest, answer, greet, hear, receive, send, take_set,
+};
 use std::io::{self, Read, Write};
 use strata_memory::{GuestRam, PageSet};
 
@@ -119,7 +121,8 @@ pub fn to_destination(data: &[u8]) -> Heard {
 pub fn to_source(data: &[u8]) -> Source {
     let mut peer = Peer(data);
     let mut side = Source::new(1).step(Event::Freeze).0;
-    let hello = Hello { oldest: 1, newest: 4, purpose: Purpose::Control, id: [0; 16], secret: SECRET };
+    let hello =
+        Hello { oldest: OLDEST, newest: NEWEST, purpose: Purpose::Control, id: [0; 16], secret: SECRET };
     if greet(&mut peer, &hello).is_err() {
         return side;
     }

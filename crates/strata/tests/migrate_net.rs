@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Host, OwnNetwork, Place, TwoHosts, until};
+use common::{Console, Host, OwnNetwork, Place, TwoHosts, until};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
@@ -18,19 +18,24 @@ fn seen_at(mac: &str) -> Option<usize> {
     row.split_once("dev v")?.1.chars().next()?.to_digit(10).map(|n| n as usize)
 }
 
+/// Starts `web` on a host, as 10.9.0.2, which reaches the test; gives its console.
+fn on_the_wire(host: &Host<'_>) -> Console {
+    host.strata(&format!("run busybox --name web --memory 128M --net tap={} --detach", OwnNetwork::TAP))
+        .good();
+    let mut c = host.console();
+    c.sh("ip link set eth0 up; ip addr add 10.9.0.2/24 dev eth0");
+    until("a ping", || c.sh("ping -c 1 -W 1 10.9.0.1 > /dev/null && echo yes || true") == "yes");
+    c
+}
+
 #[test]
 fn connections_survive_and_the_wire_learns_at_once() {
     // Their wire leads to no mirror.
     let places = [Place::with_busybox(), Place::new()];
     let Some(wires) = TwoHosts::make() else { return };
     let hosts = Host::both(&wires, places);
-    hosts[0]
-        .strata(&format!("run busybox --name web --memory 128M --net tap={} --detach", OwnNetwork::TAP))
-        .good();
-    let mut c = hosts[0].console();
-    c.sh("ip link set eth0 up; ip addr add 10.9.0.2/24 dev eth0");
+    let mut c = on_the_wire(&hosts[0]);
     let mac = c.sh("cat /sys/class/net/eth0/address");
-    until("a ping", || c.sh("ping -c 1 -W 1 10.9.0.1 > /dev/null && echo yes || true") == "yes");
     assert_eq!(seen_at(&mac), Some(0));
     // It says nothing by itself: what the wire knows of its move it has been told.
     for (from, to) in [(0, 1), (1, 0)] {
@@ -94,12 +99,7 @@ fn what_is_sent_to_a_machine_while_it_moves_follows_it() {
     let places = [Place::with_busybox(), Place::new()];
     let Some(wires) = TwoHosts::make() else { return };
     let hosts = Host::both(&wires, places);
-    hosts[0]
-        .strata(&format!("run busybox --name web --memory 128M --net tap={} --detach", OwnNetwork::TAP))
-        .good();
-    let mut c = hosts[0].console();
-    c.sh("ip link set eth0 up; ip addr add 10.9.0.2/24 dev eth0");
-    until("a ping", || c.sh("ping -c 1 -W 1 10.9.0.1 > /dev/null && echo yes || true") == "yes");
+    let mut c = on_the_wire(&hosts[0]);
     c.sh("nc -l -p 9100 > /dev/null & echo begun");
     drop(c);
     let mut stream = None;

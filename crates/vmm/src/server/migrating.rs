@@ -160,9 +160,11 @@ struct Attempt<'a> {
     next_holder: Option<Holder>,
     /// Bytes of disks that the link took in a second.
     disk_rate: f64,
-    /// Whether its place on the network was left, what frames that come there are sent after it by, and who does.
+    /// Whether its place on the network was left.
     left: bool,
+    /// By which frames that come there are to be sent after it.
     network: Option<Link>,
+    /// Who sends them.
     behind: Option<Behind>,
 }
 

@@ -15,7 +15,6 @@ const LONGEST: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(2);
 /// How long whoever ends it waits for what is being sent.
 const PATIENCE: Duration = Duration::from_millis(50);
-
 /// Frames that are still sent after it when this is over.
 const LAST: usize = 64;
 

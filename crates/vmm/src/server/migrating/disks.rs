@@ -255,7 +255,8 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// The destination may have the machine from now on: what only one host may use is free.
+    /// The destination may have the machine from now on: what only one host may use is free, but the interface of its card,
+    /// from which nothing is sent any more.
     pub(super) fn let_go(&mut self) {
         let next = match &self.next_holder {
             Some(next) => owner(next),
