@@ -18,8 +18,7 @@ fn clones_differ_and_one_whose_memory_is_cut_ends_by_name() {
     let random = |name: &str| {
         place.strata(&format!("clone web@one {name}")).good();
         let mut c = place.open(&format!("console {name}"));
-        c.send("");
-        c.wait_for("# ");
+        c.greet();
         let told = "until dmesg | grep -q 'due to virtual machine fork'; do sleep 0.01; done";
         (c.sh(&format!("{told}; head -c 32 /dev/urandom | sha256sum")), c)
     };

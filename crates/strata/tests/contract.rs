@@ -8,11 +8,10 @@ use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::Duration;
 
-/// The shell of a machine that went on.
+/// The shell of a machine.
 fn shell(place: &Place, name: &str) -> Console {
     let mut c = place.open(&format!("console {name}"));
-    c.send("");
-    c.wait_for("# ");
+    c.greet();
     c
 }
 

@@ -57,6 +57,9 @@ pub struct Console {
     started: Instant,
 }
 
+/// Why what was waited for has not come: it still may.
+const LATE: &str = "the time was over";
+
 /// Questions to all consoles: one that attaches is shown what another was answered before.
 static ASKED: AtomicU32 = AtomicU32::new(0);
 
@@ -104,6 +107,14 @@ impl Console {
     /// As [`Console::wait_for`], for what may take `patience`.
     #[track_caller]
     pub fn wait_long(&mut self, text: &str, patience: Duration) -> String {
+        self.hears(text, patience).unwrap_or_else(|why| {
+            let (out, err) = (self.out.text(), self.err.text());
+            panic!("waited for {text:?}, {why} after {:?}\n{out}\n-- stderr\n{err}", self.age())
+        })
+    }
+
+    /// As [`Console::wait_long`], where it may as well not come: then why.
+    fn hears(&mut self, text: &str, patience: Duration) -> Result<String, &'static str> {
         let end = Instant::now() + patience;
         let mut heard = self.out.heard.0.lock().unwrap();
         loop {
@@ -111,16 +122,32 @@ impl Console {
             if let Some(at) = new.windows(text.len()).position(|w| w == text.as_bytes()) {
                 let before = String::from_utf8_lossy(&new[..at]).into_owned();
                 self.seen += at + text.len();
-                return before;
+                return Ok(before);
+            }
+            if heard.ended {
+                return Err("the output ended");
             }
             let left = end.saturating_duration_since(Instant::now());
-            if heard.ended || left.is_zero() {
-                let why = if heard.ended { "the output ended" } else { "the time was over" };
-                let (out, err) = (String::from_utf8_lossy(&heard.bytes).into_owned(), self.err.text());
-                drop(heard);
-                panic!("waited for {text:?}, {why} after {:?}\n{out}\n-- stderr\n{err}", self.age());
+            if left.is_zero() {
+                return Err(LATE);
             }
             heard = self.out.heard.1.wait_timeout(heard, left).unwrap().0;
+        }
+    }
+
+    /// Waits until a shell answers. Its prompt is no sign of it: busybox's shell prints an empty one when the end of a
+    /// background job interrupts its reading. What is typed while a machine boots may be lost, so it is asked again.
+    #[track_caller]
+    pub fn greet(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let asked = ASKED.fetch_add(1, Relaxed) + 1;
+            self.send(&format!("echo '@'{asked}'@'"));
+            match self.hears(&format!("@{asked}@"), Duration::from_secs(5)) {
+                Ok(_) => return,
+                Err(LATE) if Instant::now() < end => {}
+                Err(why) => panic!("no shell: {why}\n{}\n{}", self.text(), self.err.text()),
+            }
         }
     }
 

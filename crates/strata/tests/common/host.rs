@@ -34,8 +34,7 @@ impl<'a> Host<'a> {
     /// The shell on the machine's console.
     pub fn console(&self) -> Console {
         let mut c = Console::spawn(self.command("console web"));
-        c.send("");
-        c.wait_for("# ");
+        c.greet();
         c
     }
 

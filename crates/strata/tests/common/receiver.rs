@@ -48,7 +48,6 @@ pub fn row<'a>(figures: &'a str, name: &str) -> &'a str {
 /// The shell on the console of the machine `name`.
 pub fn shell(at: &Place, name: &str) -> Console {
     let mut c = at.open(&format!("console {name}"));
-    c.send("");
-    c.wait_for("# ");
+    c.greet();
     c
 }
