@@ -146,8 +146,8 @@ mod tests {
     fn the_probe_returns_in_time_and_what_it_says_is_possible() {
         let start = std::time::Instant::now();
         let found = probe();
-        // Twice the bound: other tests may hold the processors.
-        assert!(start.elapsed() < BOUND * 2, "{:?}: {found:?}", start.elapsed());
+        // Other tests may hold the processors.
+        assert!(start.elapsed() < BOUND * 6, "{:?}: {found:?}", start.elapsed());
         println!("{found:?}");
         match found {
             Ok(r) => {
