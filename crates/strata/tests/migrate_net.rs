@@ -81,16 +81,18 @@ fn connections_survive_and_the_wire_learns_at_once() {
     hosts[0].strata("stop web").good();
 }
 
-/// How often the kernel has sent something again on the test's connections to the machine.
-fn sent_again() -> u64 {
+/// How many segments of the test's connections to the machine were lost on the way: what the kernel has sent again, less
+/// what the machine says it had already (D-SACK), which had come late and no more.
+fn lost() -> u64 {
     let out = Command::new("ss").args(["-Htin", "dst", "10.9.0.2"]).output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(text.contains("ESTAB"), "the connection is gone: {text:?}");
-    // `retrans:`, those in flight, and all; it is left out if there was none.
-    text.split_once(" retrans:").map_or(0, |(_, rest)| {
-        let all = rest.split_whitespace().next().and_then(|r| r.split_once('/')).unwrap().1;
-        all.parse().unwrap()
-    })
+    let after = |word| text.split_once(word).map(|(_, rest)| rest.split_whitespace().next().unwrap());
+    // Those in flight, and all. Either word is left out if there was none.
+    let again = after(" retrans:").map_or(0, |r| r.split_once('/').unwrap().1.parse().unwrap());
+    let twice = after(" dsack_dups:").map_or(0, |d| d.parse().unwrap());
+    eprintln!("sent again: {again}, of which {twice} twice for nothing");
+    u64::saturating_sub(again, twice)
 }
 
 /// TCP would send again what is lost on the way, but after 200 ms: so nothing is.
@@ -117,17 +119,17 @@ fn what_is_sent_to_a_machine_while_it_moves_follows_it() {
             std::thread::sleep(Duration::from_millis(1));
         }
     });
-    // A host that is very busy lets a machine wait until TCP's patience is over, or a queue run over: not again and again.
+    // A host that is very busy lets a queue run over: not again and again.
     let mut whole = [false; 2];
     for turn in 0..5 {
         for (n, strategy) in ["auto", "postcopy"].into_iter().enumerate() {
             std::thread::sleep(Duration::from_millis(300));
-            let before = sent_again();
+            let before = lost();
             eprintln!("{}", hosts[1 - n].take(&hosts[n], &format!("--strategy {strategy}")));
             std::thread::sleep(Duration::from_millis(500));
-            let again = sent_again() - before;
-            eprintln!("sent again in move {turn} by {strategy}: {again}");
-            whole[n] |= again == 0;
+            let lost = lost().saturating_sub(before);
+            eprintln!("lost in move {turn} by {strategy}: {lost}");
+            whole[n] |= lost == 0;
         }
         if whole == [true; 2] {
             break;
