@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Place, lives, until};
+use common::{Place, lives, shell, until};
 use std::fs;
 
 #[test]
@@ -17,8 +17,7 @@ fn clones_differ_and_one_whose_memory_is_cut_ends_by_name() {
     let snapshot = place.home().join("instances/web/snapshots/one");
     let random = |name: &str| {
         place.strata(&format!("clone web@one {name}")).good();
-        let mut c = place.open(&format!("console {name}"));
-        c.greet();
+        let mut c = shell(&place, name);
         let told = "until dmesg | grep -q 'due to virtual machine fork'; do sleep 0.01; done";
         (c.sh(&format!("{told}; head -c 32 /dev/urandom | sha256sum")), c)
     };

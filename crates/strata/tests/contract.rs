@@ -2,18 +2,11 @@
 
 mod common;
 
-use common::{Console, OwnNetwork, Place, apart, until};
+use common::{Console, OwnNetwork, Place, apart, shell, until};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::Duration;
-
-/// The shell of a machine.
-fn shell(place: &Place, name: &str) -> Console {
-    let mut c = place.open(&format!("console {name}"));
-    c.greet();
-    c
-}
 
 /// A command's answer as a number.
 fn number(c: &mut Console, command: &str) -> f64 {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Place, lives, until};
+use common::{Place, lives, shell, until};
 use std::fs;
 use std::time::Instant;
 
@@ -42,8 +42,7 @@ fn a_suspended_machine_goes_on_where_it_was() {
         assert_eq!(place.strata("resume web").good(), "web\n");
         eprintln!("resumed after {:?}", begun.elapsed());
         place.strata("resume web").refused(69, &["web", "runs"]);
-        let mut c = place.open("console web");
-        c.greet();
+        let mut c = shell(&place, "web");
         assert_eq!(c.sh("echo $x $(cat /tmp/file)"), "42 in memory");
         let count = |c: &mut common::Console| c.sh("cat /tmp/count").parse::<u64>().unwrap_or(0);
         let before = count(&mut c);
@@ -84,8 +83,7 @@ fn what_was_hot_is_kept_and_goes_with_snapshots_and_clones() {
 
     // A clone has the snapshot's, and writes its own when it ends.
     place.strata("clone web@one other").good();
-    let mut d = place.open("console other");
-    d.greet();
+    let d = shell(&place, "other");
     place.strata("suspend other").good();
     assert!(fs::read(list("other")).unwrap().starts_with(b"hotpaths"));
     drop(d);
@@ -160,8 +158,7 @@ fn snapshots_are_gone_back_to_and_cloned() {
     assert_eq!(place.strata("snapshot restore --verify web one").good(), "web\n");
     eprintln!("restored after {:?}", begun.elapsed());
     assert_eq!(c.end().code, Some(0));
-    let mut c = place.open("console web");
-    c.greet();
+    let mut c = shell(&place, "web");
     assert_eq!(c.sh("echo $x $(cat /tmp/file)"), "1 one");
     place.strata("snapshot create web branch").good();
     assert_eq!(
@@ -174,16 +171,14 @@ fn snapshots_are_gone_back_to_and_cloned() {
     place.strata("clone web now").good();
     assert!(place.strata("snapshot tree web").good().contains("branch  (the machine comes from here)"));
     place.strata("clone web@two other").refused(73, &["other", "exists"]);
-    let mut d = place.open("console other");
-    d.greet();
+    let mut d = shell(&place, "other");
     assert_eq!(d.sh("echo $x $(cat /tmp/file)"), "2 two");
     d.sh("echo other > /tmp/file");
     // A copy is told that it is one, and its kernel then makes new randomness; so is a machine that went back.
     let told = "dmesg | grep -c 'due to virtual machine fork' || true";
     assert_eq!(d.sh(told), "1");
     assert_eq!(c.sh(told), "1");
-    let mut e = place.open("console now");
-    e.greet();
+    let mut e = shell(&place, "now");
     assert_eq!(e.sh("echo $x"), "1");
     assert_eq!(c.sh("cat /tmp/file"), "one");
 
@@ -198,16 +193,14 @@ fn snapshots_are_gone_back_to_and_cloned() {
     assert_eq!(place.strata("snapshot import one.strata").good(), "web@one\n");
     place.strata("snapshot import one.strata").refused(73, &["web", "exists"]);
     place.strata("snapshot restore web one").good();
-    let mut c = place.open("console web");
-    c.greet();
+    let mut c = shell(&place, "web");
     assert_eq!(c.sh("echo $x $(cat /tmp/file)"), "1 one");
     place.strata("stop web").good();
     place.strata("delete --snapshots web").good();
     drop((d, e));
     place.strata("suspend other").good();
     place.strata("resume other").good();
-    let mut d = place.open("console other");
-    d.greet();
+    let mut d = shell(&place, "other");
     assert_eq!(d.sh("cat /tmp/file"), "other");
     assert_eq!(d.sh(told), "1", "one that only goes on is not told again");
     for name in ["other", "now"] {

@@ -144,10 +144,17 @@ mod tests {
 
     #[test]
     fn the_probe_returns_in_time_and_what_it_says_is_possible() {
-        let start = std::time::Instant::now();
-        let found = probe();
-        // Other tests may hold the processors.
-        assert!(start.elapsed() < BOUND * 6, "{:?}: {found:?}", start.elapsed());
+        let timed = || {
+            let start = std::time::Instant::now();
+            let found = probe();
+            (start.elapsed(), found)
+        };
+        // Other tests may hold the processors, but not each time.
+        let (mut took, found) = timed();
+        for _ in 0..2 {
+            took = took.min(timed().0);
+        }
+        assert!(took < BOUND * 2, "{took:?}: {found:?}");
         println!("{found:?}");
         match found {
             Ok(r) => {

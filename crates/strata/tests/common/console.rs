@@ -46,6 +46,13 @@ impl Ear {
     }
 }
 
+/// A new mark, and a command that has the guest's shell print it.
+fn mark() -> (String, String) {
+    let n = ASKED.fetch_add(1, Relaxed) + 1;
+    // The quotes keep the terminal's echo of this line from looking like the answer.
+    (format!("@{n}@"), format!("echo '@'{n}'@'"))
+}
+
 /// A command that runs, most often with a machine's console.
 pub struct Console {
     child: Child,
@@ -141,9 +148,9 @@ impl Console {
     pub fn greet(&mut self) {
         let end = Instant::now() + PATIENCE;
         loop {
-            let asked = ASKED.fetch_add(1, Relaxed) + 1;
-            self.send(&format!("echo '@'{asked}'@'"));
-            match self.hears(&format!("@{asked}@"), Duration::from_secs(5)) {
+            let (mark, print) = mark();
+            self.send(&print);
+            match self.hears(&mark, Duration::from_secs(5)) {
                 Ok(_) => return,
                 Err(LATE) if Instant::now() < end => {}
                 Err(why) => panic!("no shell: {why}\n{}\n{}", self.text(), self.err.text()),
@@ -178,10 +185,8 @@ impl Console {
     /// As [`Console::sh`], for what may take `patience`.
     #[track_caller]
     pub fn sh_long(&mut self, line: &str, patience: Duration) -> String {
-        let asked = ASKED.fetch_add(1, Relaxed) + 1;
-        let mark = format!("@{asked}@");
-        // The quotes keep the terminal's echo of this line from looking like the answer.
-        self.send(&format!("echo '@'{asked}'@'; {line}; echo \"@\"\"end $?\""));
+        let (mark, print) = mark();
+        self.send(&format!("{print}; {line}; echo \"@\"\"end $?\""));
         self.wait_long(&mark, patience);
         let out = self.wait_long("@end ", patience);
         let code = self.wait_for("\n");
